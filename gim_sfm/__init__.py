@@ -1,0 +1,30 @@
+"""Learned image matching as the back-end of structure from motion: photos in, a COLMAP model out.
+
+The verbs are loaded on first use, so that importing the package stays cheap.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gim_sfm.demo import run_demo as run_demo
+    from gim_sfm.errors import GimSfmError as GimSfmError
+    from gim_sfm.sfm.reconstruction import plan as plan
+    from gim_sfm.sfm.reconstruction import reconstruct as reconstruct
+
+_VERBS = {
+    "reconstruct": "gim_sfm.sfm.reconstruction",
+    "plan": "gim_sfm.sfm.reconstruction",
+    "run_demo": "gim_sfm.demo",
+    "GimSfmError": "gim_sfm.errors",
+}
+
+__version__ = version("gim_sfm")
+__all__ = ["GimSfmError", "__version__", "plan", "reconstruct", "run_demo"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_VERBS[name]), name)

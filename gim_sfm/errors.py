@@ -1,0 +1,42 @@
+"""Errors that a person can act on: what was found, where, and what to do about it."""
+
+
+class GimSfmError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        message: What was found, and where (a file, a setting).
+        remedy: What the person can do about it.
+    """
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  What to do: {self.remedy}"
+
+
+class InputError(GimSfmError):
+    """Photos, masks, poses, pairs or other input files that cannot be used."""
+
+
+class OutputError(GimSfmError):
+    """The output folder cannot be written, or holds something that must not be mixed with this run."""
+
+
+class SettingsError(GimSfmError):
+    """A setting, recipe key or matcher name that does not exist or does not fit."""
+
+
+class WeightsError(GimSfmError):
+    """Network weights that are missing, damaged or of another network."""
+
+
+class ReconstructionError(GimSfmError):
+    """The photos were read and matched, but no model came of it; says why."""
+
+
+class DownloadError(GimSfmError):
+    """A file that could not be fetched from the net, or came as another file than the one asked for."""
