@@ -99,9 +99,12 @@ def matchers(*, weights: Path | None = None) -> None:
     Args:
         weights: Folder in which to look for weight files first.
     """
-    from gim_sfm.matchers import table
+    from gim_sfm.matchers import MATCHERS, describe
 
-    print(table(weights))
+    for row in MATCHERS.values():
+        print(f"{row.name}  ({row.kind})\n    {row.summary}\n    licence: {row.licence}")
+        for status in describe(row.name, weights):
+            print(f"    {status.id}: {status.told}")
 
 
 def main() -> None:

@@ -1,0 +1,76 @@
+"""From a photo to a network's input and back: the only place where pixels are resized, padded, and undone."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from gim_sfm.errors import InputError
+from gim_sfm.types import Photo
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How the pixels of a network's input lie in the photo's file.
+
+    Attributes:
+        scale: Network pixels per file pixel in x and y.
+        content: (width, height) of the input that shows the photo; padding lies right of and below it.
+        size: (width, height) of the file.
+    """
+
+    scale: tuple[float, float]
+    content: tuple[int, int]
+    size: tuple[int, int]
+
+    def to_file(self, points: Float[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n 2"]:
+        """File pixels of points given in network pixels."""
+        return ((np.asarray(points, np.float64) + 0.5) / self.scale - 0.5).astype(np.float32)
+
+    def to_network(self, points: Float[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n 2"]:
+        """Network pixels of points given in file pixels."""
+        return ((np.asarray(points, np.float64) + 0.5) * self.scale - 0.5).astype(np.float32)
+
+    def shows(self, points: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
+        """Which network points lie on the photo, not on the padding."""
+        inside = (points >= -0.5) & (points < np.array(self.content) - 0.5)
+        return np.asarray(inside[:, 0] & inside[:, 1])
+
+
+def to_network(
+    photo: Photo, longest: int, multiple: int, *, enlarge: bool = True
+) -> tuple[UInt8[np.ndarray, "height width 3"], Frame]:
+    """Resize a photo so that its longest side is `longest`, then pad it to whole multiples.
+
+    The padding repeats the last row and column, so that it puts no edge into the picture.
+
+    Args:
+        photo: What was decoded.
+        longest: Longest side of the resized photo in pixels.
+        multiple: The sides of the result are whole multiples of this.
+        enlarge: Whether to enlarge photos that are smaller than `longest`.
+
+    Returns:
+        The network's input and its place in the file.
+
+    Raises:
+        InputError: The photo has no pixels.
+    """
+    height, width = photo.pixels.shape[:2]
+    if not width or not height:
+        raise InputError("A photo has no pixels.", remedy="Take it out of the folder.")
+    factor = longest / max(width, height)
+    resized = photo.pixels
+    if factor < 1 or (enlarge and factor > 1):
+        content = (max(1, round(width * factor)), max(1, round(height * factor)))
+        # Area averaging is the only shrinking here that does not alias; enlarging has nothing to average.
+        resized = cv2.resize(
+            resized, content, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        )
+    else:
+        content = (width, height)
+    scale = (content[0] / width / photo.reduction, content[1] / height / photo.reduction)
+    right, below = -content[0] % multiple, -content[1] % multiple
+    padded = cv2.copyMakeBorder(resized, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return padded, Frame(scale=scale, content=content, size=photo.size)

@@ -1,0 +1,135 @@
+"""From a verified database to the models of a run: mapped, calibrated, published and accounted for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+
+from gim_sfm.progress import Advance, stage
+from gim_sfm.recipe import Recipe, digest
+from gim_sfm.sfm.known import read_poses
+from gim_sfm.sfm.mapping import PROVENANCE, build_models, publish, replacing_folder, triangulate
+from gim_sfm.sfm.matched import DatabaseFigures
+from gim_sfm.sfm.report import ModelFigures
+from gim_sfm.sfm.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Modelled:
+    """The models of a run.
+
+    Attributes:
+        best: The one to go on with, as it lies in sparse/0.
+        models: Figures of all models of all tries, the best one first.
+        calibration: What self-calibration found, one mapping a camera.
+        notes: What had to be relaxed.
+    """
+
+    best: pycolmap.Reconstruction
+    models: tuple[ModelFigures, ...]
+    calibration: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drafts:
+    """Models as the mapper left them: those to publish, best first, and the figures of all."""
+
+    models: Sequence[pycolmap.Reconstruction]
+    figures: Sequence[ModelFigures]
+    notes: Sequence[str]
+
+
+def build_and_publish(
+    photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, watch: Stopwatch
+) -> Modelled:
+    """Maps out/database.db, calibrates the models and writes them to out/sparse, best first.
+
+    What an earlier run finished with the same inputs is taken as it is.
+
+    Raises:
+        ReconstructionError: No model came of the matches.
+    """
+    inputs = _inputs(recipe, database)
+    record = _read_record(out / "sparse" / PROVENANCE)
+    if record.get("inputs") != inputs:
+        record = _build(photos, out, recipe, database, watch)
+    return Modelled(
+        best=pycolmap.Reconstruction(out / "sparse" / "0"),
+        models=tuple(ModelFigures(**{**row, "names": tuple(row["names"])}) for row in record["models"]),
+        calibration=tuple(record["calibration"]),
+        notes=tuple(record["notes"]),
+    )
+
+
+def _inputs(recipe: Recipe, database: DatabaseFigures) -> str:
+    return digest(
+        database.inputs, recipe.mapping.model_dump(mode="json"), recipe.calibration.model_dump(mode="json")
+    )
+
+
+def _build(
+    photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, watch: Stopwatch
+) -> dict[str, Any]:
+    with watch.stage("mapping"), stage("Mapping", len(database.keypoints), "photo") as advance:
+        if recipe.mapping.poses is None:
+            drafts = _map(photos, out, recipe, database, advance)
+        else:
+            drafts = _triangulate(photos, out, recipe.mapping.poses, advance)
+    with watch.stage("calibration"):
+        calibration: list[Mapping[str, Any]] = []
+    with watch.stage("publishing"):
+        record = {
+            "inputs": _inputs(recipe, database),
+            "models": [asdict(row) for row in drafts.figures],
+            "calibration": calibration,
+            "notes": list(drafts.notes),
+        }
+        publish(drafts.models, photos, out / "sparse", record)
+    return record
+
+
+def _map(photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, advance: Advance) -> _Drafts:
+    attempts = build_models(
+        out / "database.db", photos, out, recipe.mapping, inputs=database.inputs, advance=advance
+    )
+    figures: list[ModelFigures] = []
+    best = [pycolmap.Reconstruction(part.folder) for part in attempts[0].components]
+    for attempt in attempts:
+        for part in attempt.components:
+            model = pycolmap.Reconstruction(part.folder)
+            figures.append(_figures(model, part.folder.relative_to(out), attempt.seed, not figures))
+    notes = [f"Seed {attempt.seed}: {attempt.relaxation}" for attempt in attempts if attempt.relaxation]
+    return _Drafts(best, figures, notes)
+
+
+def _triangulate(photos: Path, out: Path, poses: Path, advance: Advance) -> _Drafts:
+    folder = out / "tries" / "known-poses"
+    with replacing_folder(folder) as temporary:
+        (temporary / "0").mkdir()
+        model = triangulate(out / "database.db", photos, read_poses(poses), temporary / "0")
+    advance(model.num_reg_images())
+    return _Drafts([model], [_figures(model, (folder / "0").relative_to(out), 0, True)], [])
+
+
+def _figures(model: pycolmap.Reconstruction, folder: Path, seed: int, best: bool) -> ModelFigures:
+    names = sorted(image.name for image in model.images.values() if image.has_pose)
+    return ModelFigures(
+        folder=folder.as_posix(),
+        seed=seed,
+        registered=model.num_reg_images(),
+        points=model.num_points3D(),
+        reprojection_error=model.compute_mean_reprojection_error(),
+        names=tuple(names),
+        best=best,
+    )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record

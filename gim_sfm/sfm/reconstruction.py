@@ -1,0 +1,350 @@
+"""The main job: a folder of photos in, a COLMAP model and a report out."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Unpack
+
+import pycolmap
+
+from gim_sfm import matchers
+from gim_sfm.archive import exclusive
+from gim_sfm.errors import InputError, ReconstructionError, SettingsError
+from gim_sfm.images import ImageFolder, PhotoHeader
+from gim_sfm.matchers.contract import DenseMatcher, Matcher
+from gim_sfm.matching import extract_features
+from gim_sfm.pair_file import write_pairs
+from gim_sfm.recipe import Recipe, ReconstructSettings, digest
+from gim_sfm.sfm.colmap import Cameras, assign_cameras, parse_camera_params
+from gim_sfm.sfm.known import read_intrinsics, read_poses
+from gim_sfm.sfm.matched import MatchingJob, build_database
+from gim_sfm.sfm.modelling import Modelled, build_and_publish
+from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
+from gim_sfm.sfm.planning import Plan, measure_speed, plan_pairs, read_headers
+from gim_sfm.sfm.report import RunFacts, build_report, write_report
+from gim_sfm.sfm.stopwatch import Stopwatch
+from gim_sfm.store import FeatureStore, MatchStore
+
+logger = logging.getLogger(__name__)
+
+STORES_VERSION = 1
+"""Raised when the same settings would give other features or matches than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructResult:
+    """What came of a reconstruction.
+
+    Attributes:
+        model: Folder of the best model, as COLMAP writes it.
+        report: The page to look at; report.json lies beside it.
+        registered: Photos in the best model.
+        photos: Photos there were, the broken ones too.
+        points: 3D points.
+        reprojection_error: Mean, in pixels.
+        seconds: Wall time of this run.
+        notes: What was picked, skipped or relaxed on the way.
+    """
+
+    model: Path
+    report: Path
+    registered: int
+    photos: int
+    points: int
+    reprojection_error: float
+    seconds: float
+    notes: tuple[str, ...]
+
+    def read_model(self) -> pycolmap.Reconstruction:
+        """The best model."""
+        return pycolmap.Reconstruction(self.model)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.registered} of {self.photos} photos registered, {self.points} points, "
+                f"mean reprojection error {self.reprojection_error:.2f} px, in {self.seconds:.0f} s",
+                *self.notes,
+                f"Model   {self.model}",
+                f"Report  {self.report}",
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The inputs of a run, checked as far as can be done without a network."""
+
+    folder: ImageFolder
+    out: Path
+    recipe: Recipe
+    device: str
+    strict: bool
+
+
+def reconstruct(
+    photos: Path | str,
+    out: Path | str,
+    *,
+    recipe: Recipe | Path | str | None = None,
+    device: str = "auto",
+    strict: bool = False,
+    **settings: Unpack[ReconstructSettings],
+) -> ReconstructResult:
+    """Reconstructs cameras and points from a folder of photos.
+
+    Interrupted or killed, the same call goes on where it stopped. New photos in the folder join in; changed
+    settings or photos recompute what depends on them.
+
+    Args:
+        photos: Folder of photos; subfolders are read too.
+        out: Folder for recipe.toml, features.h5, pairs.txt, matches.h5, database.db, tries/, sparse/ (best
+            model first), report.json and report.html.
+        recipe: Settings, or a TOML file of them; `settings` win over it.
+        device: auto, cpu, cuda or mps.
+        strict: Raise on the first broken photo instead of leaving it out.
+        **settings: See the sections in `gim_sfm.recipe`.
+
+    Raises:
+        SettingsError: A setting that does not exist or does not fit.
+        InputError: Fewer than two readable photos, or other input that cannot be used.
+        OutputError: `out` cannot be written or belongs to something else.
+        WeightsError: The matcher's weights cannot be had.
+        ReconstructionError: No model came of the photos; report.html says why for each of them.
+    """
+    job = _prepare(photos, out, recipe, device, strict, settings)
+    watch = Stopwatch()
+    with watch.stage("networks"):
+        matcher = _load_matcher(job)
+    key = _stores_key(job.recipe)
+    with ExitStack() as stores:
+        stores.enter_context(exclusive(job.out))
+        features = stores.enter_context(FeatureStore.open(job.out / "features.h5", digest(key), key))
+        matches = stores.enter_context(MatchStore.open(job.out / "matches.h5", digest(key), key))
+        job.recipe.write(job.out / "recipe.toml")
+        broken, notes = _extract(job, matcher, features, watch)
+        headers = {name: head for name, head in read_headers(job.folder)[0].items() if name not in broken}
+        choice = _choose(job, headers, features, watch)
+        cameras = _cameras(job, headers)
+        matching = _matching_job(job, choice, matcher, features, matches, cameras, headers)
+        database = build_database(job.out / "database.db", matching, watch)
+    facts = RunFacts(
+        names=job.folder.names,
+        keypoints=database.keypoints,
+        pairs=database.pairs,
+        broken=broken,
+        recipe=job.recipe.model_dump(mode="json"),
+        device=job.device,
+        notes=(*notes, choice.told),
+    )
+    try:
+        modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
+    except ReconstructionError as error:
+        page = _report(job, facts, None, watch)
+        raise ReconstructionError(
+            error.message, remedy=f"{error.remedy} {page} tells it photo by photo."
+        ) from error
+    return _result(job, replace(facts, notes=(*facts.notes, *modelled.notes)), modelled, watch)
+
+
+def _prepare(
+    photos: Path | str,
+    out: Path | str,
+    recipe: Recipe | Path | str | None,
+    device: str,
+    strict: bool,
+    settings: Mapping[str, object],
+) -> _Job:
+    base = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe)) if recipe else Recipe()
+    chosen = base.with_settings(settings)
+    matchers.find(chosen.matching.matcher)
+    folder = ImageFolder.scan(Path(photos))
+    if len(folder.names) < 2:
+        raise InputError(
+            f"{folder.root} holds one photo only, {folder.names[0]}.", remedy="Put two or more photos there."
+        )
+    if Path(out).resolve() == folder.root.resolve():
+        raise SettingsError(
+            f"{out} is the folder of the photos, too.", remedy="Name another folder for the output."
+        )
+    return _Job(folder, Path(out), chosen, device, strict)
+
+
+def _load_matcher(job: _Job) -> Matcher:
+    chosen = job.recipe.matching
+    matcher = matchers.load(
+        chosen.matcher,
+        weights=chosen.weights,
+        device=job.device,
+        precision=chosen.precision,
+        max_keypoints=chosen.max_keypoints,
+        image_size=chosen.image_size,
+    )
+    if isinstance(matcher, DenseMatcher):
+        raise SettingsError(
+            f"{chosen.matcher} sees both photos at once and cannot be used here yet.",
+            remedy="Choose a sparse or semi-dense matcher; `gim-sfm matchers` lists them.",
+        )
+    return matcher
+
+
+def _stores_key(recipe: Recipe) -> dict[str, object]:
+    """What features and matches depend on besides the photos and masks."""
+    chosen, row = recipe.matching, matchers.find(recipe.matching.matcher)
+    return {
+        "matcher": chosen.matcher,
+        "weights": matchers.weights_digest(chosen.matcher, chosen.weights),
+        "image_size": chosen.image_size or row.image_size,
+        "max_keypoints": chosen.max_keypoints or row.max_keypoints,
+        "precision": chosen.precision,
+        "version": STORES_VERSION,
+    }
+
+
+def _extract(
+    job: _Job, matcher: Matcher, features: FeatureStore, watch: Stopwatch
+) -> tuple[Mapping[str, str], list[str]]:
+    assert not isinstance(matcher, DenseMatcher)
+    chosen = job.recipe.matching
+    with watch.stage("extraction"):
+        outcome = extract_features(
+            job.folder,
+            job.folder.names,
+            matcher.detector,
+            features,
+            longest=chosen.image_size or matchers.find(chosen.matcher).image_size,
+            masks=chosen.masks,
+            strict=job.strict,
+        )
+    watch.note_inside("extraction", outcome.seconds_in_network)
+    usable = len(job.folder.names) - len(outcome.broken)
+    if usable < 2:
+        raise InputError(
+            f"Only {usable} of {len(job.folder.names)} photos in {job.folder.root} can be read: "
+            + "; ".join(outcome.broken.values()),
+            remedy="Replace the broken files.",
+        )
+    notes = [f"Left out: {reason}" for reason in outcome.broken.values()]
+    if outcome.unmasked:
+        notes.append(f"{len(outcome.unmasked)} photos have no mask, first of them {outcome.unmasked[0]}")
+    return outcome.broken, notes
+
+
+def _choose(
+    job: _Job, headers: Mapping[str, PhotoHeader], features: FeatureStore, watch: Stopwatch
+) -> PairChoice:
+    with watch.stage("pairs"):
+        collection = Collection(
+            tuple(headers), headers, features, job.recipe.mapping.poses, job.recipe.mapping.seed
+        )
+        choice = choose_pairs(job.recipe.pairing, collection)
+        write_pairs(job.out / "pairs.txt", choice.pairs)
+    logger.info(choice.told)
+    return choice
+
+
+def _cameras(job: _Job, headers: Mapping[str, PhotoHeader]) -> Cameras:
+    chosen = job.recipe.camera
+    return assign_cameras(
+        headers,
+        grouping=chosen.cameras,
+        model=chosen.camera_model,
+        params=parse_camera_params(chosen.camera_params) if chosen.camera_params else (),
+        known=_known_intrinsics(job.recipe, headers),
+    )
+
+
+def _known_intrinsics(recipe: Recipe, headers: Mapping[str, PhotoHeader]) -> Cameras:
+    """Of the photos there are: from the intrinsics given, else from the poses given."""
+    known: Cameras = {}
+    if recipe.camera.intrinsics is not None:
+        known = read_intrinsics(recipe.camera.intrinsics)
+    elif recipe.mapping.poses is not None:
+        known = {name: view.camera for name, view in read_poses(recipe.mapping.poses).items()}
+    return {name: camera for name, camera in known.items() if name in headers}
+
+
+def _matching_job(
+    job: _Job,
+    choice: PairChoice,
+    matcher: Matcher,
+    features: FeatureStore,
+    matches: MatchStore,
+    cameras: Cameras,
+    headers: Mapping[str, PhotoHeader],
+) -> MatchingJob:
+    seed = job.recipe.mapping.seed
+    inputs = digest(
+        _stores_key(job.recipe),
+        {name: features.content(name) for name in cameras},
+        choice.pairs,
+        {name: camera.todict() for name, camera in cameras.items()},
+        seed,
+    )
+    gps = {
+        name: (header.gps[0], header.gps[1], header.gps[2] or 0.0)
+        for name, header in headers.items()
+        if header.gps is not None
+    }
+    return MatchingJob(choice.pairs, matcher, features, matches, cameras, gps, seed, inputs)
+
+
+def _report(job: _Job, facts: RunFacts, model: pycolmap.Reconstruction | None, watch: Stopwatch) -> Path:
+    timed = replace(facts, timings=watch.stages, network_seconds=watch.inside)
+    return write_report(job.out, build_report(timed, model), model, job.folder.root)
+
+
+def _result(job: _Job, facts: RunFacts, modelled: Modelled, watch: Stopwatch) -> ReconstructResult:
+    told = replace(facts, models=modelled.models, calibration=modelled.calibration)
+    model = modelled.best
+    page = _report(job, told, model, watch)
+    return ReconstructResult(
+        model=job.out / "sparse" / "0",
+        report=page,
+        registered=model.num_reg_images(),
+        photos=len(job.folder.names),
+        points=model.num_points3D(),
+        reprojection_error=model.compute_mean_reprojection_error(),
+        seconds=watch.total,
+        notes=tuple(told.notes),
+    )
+
+
+def plan(
+    photos: Path | str,
+    out: Path | str,
+    *,
+    recipe: Recipe | Path | str | None = None,
+    device: str = "auto",
+    strict: bool = False,
+    **settings: Unpack[ReconstructSettings],
+) -> Plan:
+    """What `reconstruct` would do with the same arguments, and about how long it would take. Writes nothing.
+
+    Raises:
+        SettingsError: A setting that does not exist or does not fit.
+        InputError: Fewer than two readable photos, or with `strict` a broken one.
+        WeightsError: The matcher's weights cannot be had.
+    """
+    job = _prepare(photos, out, recipe, device, strict, settings)
+    headers, broken = read_headers(job.folder)
+    if len(headers) < 2 or (strict and broken):
+        raise InputError(
+            f"{len(broken)} of {len(job.folder.names)} photos cannot be read: " + "; ".join(broken.values()),
+            remedy="Replace the broken files.",
+        )
+    method, pairs = plan_pairs(job.recipe.pairing, headers)
+    longest = job.recipe.matching.image_size or matchers.find(job.recipe.matching.matcher).image_size
+    each_photo, each_pair = measure_speed(_load_matcher(job), job.folder, list(headers), longest)
+    return Plan(
+        photos=len(headers),
+        broken=broken,
+        cameras=len({camera.camera_id for camera in _cameras(job, headers).values()}),
+        matcher=job.recipe.matching.matcher,
+        method=method,
+        pairs=pairs,
+        extraction_seconds=each_photo * len(headers),
+        matching_seconds=each_pair * pairs,
+    )

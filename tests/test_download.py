@@ -1,0 +1,137 @@
+"""Downloads against a small server of our own."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gim_sfm.download import download, fault, git_blob_sha1
+from gim_sfm.errors import DownloadError, OutputError
+
+CONTENT = np.random.default_rng(0).bytes(700_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    requests: list[str | None]
+    cut_at: int | None
+    ranges: bool
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/file.bin"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.requests.append(asked)
+        if self.path != "/file.bin":
+            self.send_error(404)
+            return
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start : self.server.cut_at])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as made:
+        made.requests, made.cut_at, made.ranges = [], None, True
+        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def test_whole_file_then_no_second_request(server: Server, tmp_path: Path) -> None:
+    received: list[int] = []
+    target = tmp_path / "new folder" / "file.bin"
+    download(server.url, target, sha256=SHA256, size=len(CONTENT), advance=received.append)
+    assert target.read_bytes() == CONTENT
+    assert sum(received) == len(CONTENT)
+    assert [path.name for path in target.parent.iterdir()] == ["file.bin"]
+    download(server.url, target, sha256=SHA256)
+    assert len(server.requests) == 1
+
+
+def test_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    server.cut_at = 300_000
+    with pytest.raises(DownloadError, match="could not be fetched"):
+        download(server.url, target, sha256=SHA256)
+    assert not target.exists()
+    assert (tmp_path / "file.bin.part").stat().st_size == 300_000
+    server.cut_at = None
+    download(server.url, target, sha256=SHA256)
+    assert server.requests[-1] == "bytes=300000-"
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_stale_part_of_another_file(server: Server, tmp_path: Path, ranges: bool) -> None:
+    server.ranges = ranges
+    (tmp_path / "file.bin.part").write_bytes(b"another" * 50)
+    target = download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert target.read_bytes() == CONTENT
+
+
+def test_complete_part_needs_no_bytes(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(CONTENT)
+    download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_wrong_content_never_lands(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="SHA-256"):
+        download(server.url, tmp_path / "file.bin", sha256="0" * 64)
+    with pytest.raises(DownloadError, match="bytes long"):
+        download(server.url, tmp_path / "file.bin", sha256=SHA256, size=5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_target_is_replaced(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    target.write_bytes(b"damaged")
+    assert "bytes long" in fault(target, size=len(CONTENT))
+    download(server.url, target, sha256=SHA256)
+    assert target.read_bytes() == CONTENT
+
+
+def test_missing_address(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="404") as caught:
+        download(server.url + ".other", tmp_path / "file.bin", sha256=SHA256)
+    assert str(tmp_path / "file.bin") in caught.value.remedy
+
+
+def test_target_folder_cannot_be_made(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot be written"):
+        download(server.url, tmp_path / "taken" / "file.bin", sha256=SHA256)
+
+
+def test_unchecked_download_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="checksum"):
+        download("http://127.0.0.1/", tmp_path / "file.bin")
+
+
+def test_git_blob_sha1(tmp_path: Path) -> None:
+    (tmp_path / "hello").write_bytes(b"hello\n")
+    assert (
+        git_blob_sha1(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    )  # git's own example
