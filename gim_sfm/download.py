@@ -63,8 +63,8 @@ def download(
 ) -> Path:
     """Fetches one file, unless it lies there already and is right.
 
-    The bytes gather in `TARGET.part`, which a later call goes on with; the target itself appears, in one step,
-    only when its checksum is right.
+    The bytes gather in `TARGET.part`, which a later call goes on with; the target itself appears, in one
+    step, only when its checksum is right.
 
     Args:
         url: An http or https address.
@@ -104,7 +104,22 @@ def download(
 
 
 def _receive(url: str, partial: Path, timeout: float, advance: Advance) -> bool:
-    """Appends what is missing to the partial file; true where it went on with an older part."""
+    """Appends what is missing to the partial file; true where it went on with an older part.
+
+    A connection that breaks off after it brought something is opened again.
+    """
+    have = partial.stat().st_size if partial.exists() else 0
+    try:
+        return _receive_once(url, partial, timeout, advance)
+    except DownloadError:
+        if not partial.exists() or partial.stat().st_size <= have:
+            raise
+        log.info("%s broke off; going on.", url)
+        _receive(url, partial, timeout, advance)
+        return bool(have)
+
+
+def _receive_once(url: str, partial: Path, timeout: float, advance: Advance) -> bool:
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         have = partial.stat().st_size if partial.exists() else 0

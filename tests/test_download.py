@@ -19,6 +19,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 class Server(ThreadingHTTPServer):
     requests: list[str | None]
     cut_at: int | None
+    most: int
     ranges: bool
 
     @property
@@ -42,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        self.wfile.write(CONTENT[start : self.server.cut_at])
+        self.wfile.write(CONTENT[start : self.server.cut_at][: self.server.most])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -51,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as made:
-        made.requests, made.cut_at, made.ranges = [], None, True
+        made.requests, made.cut_at, made.most, made.ranges = [], None, len(CONTENT), True
         thread = threading.Thread(target=made.serve_forever, daemon=True)
         thread.start()
         yield made
@@ -81,6 +82,13 @@ def test_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
     download(server.url, target, sha256=SHA256)
     assert server.requests[-1] == "bytes=300000-"
     assert target.read_bytes() == CONTENT
+
+
+def test_broken_connections_are_opened_again(server: Server, tmp_path: Path) -> None:
+    server.most = 300_000
+    download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert server.requests == [None, "bytes=300000-", "bytes=600000-"]
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -21,12 +21,12 @@ def decoded(size: tuple[int, int], reduction: int) -> Photo:
     reduction=st.sampled_from([1, 2, 4, 8]),
     longest=st.integers(8, 128),
     multiple=st.sampled_from([1, 8, 16, 32]),
-    enlarge=st.booleans(),
+    enlarge_to=st.one_of(st.none(), st.integers(0, 300)),
     places=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8),
 )
 @settings(max_examples=200, deadline=None)
-def test_points_go_there_and_back(size, reduction, longest, multiple, enlarge, places):
-    pixels, frame = to_network(decoded(size, reduction), longest, multiple, enlarge=enlarge)
+def test_points_go_there_and_back(size, reduction, longest, multiple, enlarge_to, places):
+    pixels, frame = to_network(decoded(size, reduction), longest, multiple, enlarge_to=enlarge_to)
     points = (np.array(places) * (np.array(size) - 1)).astype(np.float32)
     inside = frame.to_network(points)
     np.testing.assert_allclose(frame.to_file(inside), points, atol=1e-3)
@@ -43,7 +43,7 @@ def test_the_longest_side_is_as_asked(size, reduction, longest):
     photo = decoded(size, reduction)
     _, enlarged = to_network(photo, longest, 8)
     assert max(enlarged.content) == longest
-    _, kept = to_network(photo, longest, 8, enlarge=False)
+    _, kept = to_network(photo, longest, 8, enlarge_to=0)
     assert max(kept.content) == min(longest, max(photo.pixels.shape[:2]))
 
 

@@ -66,7 +66,7 @@ def test_the_table_is_sound():
 def test_unknown_names_get_the_near_miss(asked, meant):
     with pytest.raises(SettingsError) as caught:
         find(asked)
-    assert f"Did you mean {meant!r}" in str(caught.value)
+    assert f"Did you mean {meant}?" in str(caught.value)
     assert "disk-lightglue" in str(caught.value)
 
 
@@ -91,7 +91,8 @@ def test_every_matcher_matches_a_photo_with_itself_shifted(installed, name):
         Photo(np.ascontiguousarray(part), (480, 480)) for part in (pixels[:480, :480], pixels[32:, 24:504])
     ]
     matcher = load(name, device="cpu", max_keypoints=600, image_size=480)
-    assert isinstance(matcher, KINDS[find(name).kind])
+    row = find(name)
+    assert isinstance(matcher, KINDS[row.kind])
     first, second = matcher.detector.extract(photos)
     assert len(first) <= 600
     if isinstance(matcher, SemiDenseMatcher):
@@ -103,7 +104,7 @@ def test_every_matcher_matches_a_photo_with_itself_shifted(installed, name):
         points0, points1 = first.keypoints[found.indices[:, 0]], second.keypoints[found.indices[:, 1]]
     moved = np.median(points0 - points1, axis=0)
     assert len(found) > 100
-    np.testing.assert_allclose(moved, (24, 32), atol=0.3)
+    np.testing.assert_allclose(moved, (24, 32), atol=0.6 if row.kind == "semi-dense" else 0.3)
 
 
 def test_weights_of_ones_own_are_used_and_must_fit(installed, tmp_path):

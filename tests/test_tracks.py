@@ -34,8 +34,7 @@ def test_tracks_close_over_three_photos() -> None:
     matches = merge(lambda: pairs.items(), radius=3).matches
     forward = {pair: dict(found.indices.tolist()) for pair, found in matches.items()}
     assert all(
-        forward["b", "c"][middle] == forward["a", "c"][start]
-        for start, middle in forward["a", "b"].items()
+        forward["b", "c"][middle] == forward["a", "c"][start] for start, middle in forward["a", "b"].items()
     )
 
 

@@ -183,8 +183,8 @@ MATCHERS: dict[str, MatcherRow] = {
             summary="Few, precise matches that hold under strong changes of view and light.",
             licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
             weights=("aliked-n16", "aliked-lightglue"),
-            image_size=1024,
-            max_keypoints=2048,
+            image_size=1536,
+            max_keypoints=3072,
             build=_aliked_lightglue,
         ),
         MatcherRow(
@@ -240,7 +240,7 @@ def find(name: str) -> MatcherRow:
     """
     if name in MATCHERS:
         return MATCHERS[name]
-    near = get_close_matches(name.lower().replace("_", "-").replace("+", "-"), MATCHERS, n=1)
+    near = get_close_matches(name.lower().replace("_", "-").replace("+", "-"), MATCHERS, n=1, cutoff=0.4)
     asked = f"Did you mean {near[0]}? " if near else ""
     raise SettingsError(f"There is no matcher {name!r}.", remedy=f"{asked}There are: {', '.join(MATCHERS)}.")
 

@@ -16,7 +16,7 @@ from kornia.feature import ALIKED
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gim_sfm.matchers.frame import Frame, to_network
+from gim_sfm.matchers.frame import ENLARGE_TO, Frame, to_network
 from gim_sfm.matchers.maxima import find_maxima, summit
 from gim_sfm.types import Features, Photo
 
@@ -347,7 +347,7 @@ class AlikedDetector:
 
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
         """Features of each photo, in file pixels, strongest first."""
-        inputs = [to_network(photo, self.image_size, STRIDE) for photo in photos]
+        inputs = [to_network(photo, self.image_size, STRIDE, enlarge_to=ENLARGE_TO) for photo in photos]
         if self.device.type == "cpu":  # which gains nothing from batches
             return [features for entry in inputs for features in self._extract([entry])]
         alike = groupby(inputs, key=lambda entry: entry[0].shape)

@@ -15,7 +15,7 @@ from kornia.feature import DISK
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gim_sfm.matchers.frame import Frame, to_network
+from gim_sfm.matchers.frame import ENLARGE_TO, Frame, to_network
 from gim_sfm.matchers.maxima import find_maxima, window_steps
 from gim_sfm.types import Features, Photo
 
@@ -95,7 +95,7 @@ class DiskDetector:
         """Features of each photo, in file pixels, strongest first."""
         features = []
         for photo in photos:
-            pixels, frame = to_network(photo, self.image_size, STRIDE)
+            pixels, frame = to_network(photo, self.image_size, STRIDE, enlarge_to=ENLARGE_TO)
             features.append(self._extract(pixels, frame))
         return features
 

@@ -31,7 +31,8 @@ class Architecture:
         layers: Depth.
         heads: Attention heads.
         depth_confidence: Stop once this share of points is sure of itself; -1 never stops early.
-        width_confidence: Drop points that are this sure of having no match; -1 keeps all.
+        width_confidence: Drop points that are this sure of having no match; -1 keeps all. With the published 0.95
+            and 0.99 matching takes twice as long, for 2 to 5 % more good matches.
         filter_threshold: Smallest score of a match.
     """
 
@@ -39,8 +40,8 @@ class Architecture:
     descriptor_dim: int = 256
     layers: int = 9
     heads: int = 4
-    depth_confidence: float = 0.95
-    width_confidence: float = 0.99
+    depth_confidence: float = 0.9
+    width_confidence: float = 0.95
     filter_threshold: float = 0.1
 
     def confidence_threshold(self, layer: int) -> float:

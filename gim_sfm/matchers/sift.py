@@ -28,8 +28,8 @@ class RootSiftDetector:
     def __init__(self, *, max_keypoints: int, image_size: int) -> None:
         self.max_keypoints = max_keypoints
         self.image_size = image_size
-        # Without the precise enlargement, OpenCV reports every keypoint a quarter of a pixel right of and below
-        # its true place.
+        # Without the precise enlargement, OpenCV reports every keypoint a quarter of a pixel right of and
+        # below its true place.
         self.sift = cv2.SIFT.create(
             nfeatures=max_keypoints, contrastThreshold=CONTRAST_THRESHOLD, enable_precise_upscale=True
         )
@@ -39,7 +39,7 @@ class RootSiftDetector:
         return [self._extract(photo) for photo in photos]
 
     def _extract(self, photo: Photo) -> Features:
-        pixels, frame = to_network(photo, self.image_size, 1, enlarge=False)
+        pixels, frame = to_network(photo, self.image_size, 1, enlarge_to=0)
         found, described = self.sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), None)
         order = sorted(range(len(found)), key=lambda index: -found[index].response)[: self.max_keypoints]
         points = np.array([found[index].pt for index in order], np.float32).reshape(-1, 2)

@@ -448,7 +448,7 @@ def _read_pickled(path: Path) -> Any:
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(path, str(error).splitlines()[0]) from error
+        raise _unreadable(path, f"{error}".partition("\n")[0] or type(error).__name__) from error
 
 
 def _read_safetensors(path: Path) -> Any:

@@ -23,11 +23,16 @@ from gim_sfm.sfm.matched import MatchingJob, build_database
 from gim_sfm.sfm.modelling import Modelled, build_and_publish
 from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
 from gim_sfm.sfm.planning import Plan, measure_speed, plan_pairs, read_headers
-from gim_sfm.sfm.report import RunFacts, build_report, write_report
+from gim_sfm.sfm.report import PairFigures, RunFacts, build_report, write_report
 from gim_sfm.sfm.stopwatch import Stopwatch
+from gim_sfm.sfm.verification import parallax_degrees
 from gim_sfm.store import FeatureStore, MatchStore
+from gim_sfm.types import Pair
 
 logger = logging.getLogger(__name__)
+
+BEST_PAIRS = 3
+"""Verified pairs of an unregistered photo that are looked at for parallax."""
 
 STORES_VERSION = 1
 """Raised when the same settings would give other features or matches than before."""
@@ -292,8 +297,23 @@ def _matching_job(
 
 
 def _report(job: _Job, facts: RunFacts, model: pycolmap.Reconstruction | None, watch: Stopwatch) -> Path:
-    timed = replace(facts, timings=watch.stages, network_seconds=watch.inside)
+    pairs = _with_parallax(job.out / "database.db", facts, model)
+    timed = replace(facts, pairs=pairs, timings=watch.stages, network_seconds=watch.inside)
     return write_report(job.out, build_report(timed, model), model, job.folder.root)
+
+
+def _with_parallax(
+    database: Path, facts: RunFacts, model: pycolmap.Reconstruction | None
+) -> tuple[PairFigures, ...]:
+    """Adds the parallax of the best pairs of photos that were not registered; it may be the reason."""
+    seen = {image.name for image in model.images.values() if image.has_pose} if model else set()
+    wanted: set[Pair] = set()
+    for name in set(facts.keypoints) - seen:
+        verified = [pair for pair in facts.pairs if name in pair.names and pair.inliers]
+        best = sorted(verified, key=lambda pair: -pair.inliers)[:BEST_PAIRS]
+        wanted.update(pair.names for pair in best)
+    angles = parallax_degrees(database, wanted)
+    return tuple(replace(pair, angle_degrees=angles.get(pair.names)) for pair in facts.pairs)
 
 
 def _result(job: _Job, facts: RunFacts, modelled: Modelled, watch: Stopwatch) -> ReconstructResult:

@@ -95,7 +95,7 @@ class _Tracks:
 
 def read_view(path: Path) -> View:
     """Reads a photo for comparison, no larger than its file."""
-    photo, frame = to_network(read_photo(path, longest=LONGEST), LONGEST, 1, enlarge=False)
+    photo, frame = to_network(read_photo(path, longest=LONGEST), LONGEST, 1, enlarge_to=0)
     return View(cv2.GaussianBlur(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (0, 0), BLUR), frame)
 
 

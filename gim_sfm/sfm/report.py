@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -150,7 +150,8 @@ def build_report(facts: RunFacts, model: pycolmap.Reconstruction | None) -> dict
         `network_s`, `versions`, `machine`, `recipe`, `notes`.
     """
     seen = {} if model is None else _registered(model)
-    photos = [_photo_row(name, facts, seen) for name in facts.names]
+    mine = _pairs_by_photo(facts.pairs)
+    photos = [_photo_row(name, mine[name], facts, seen) for name in facts.names]
     return {
         "summary": _summary(facts, model, photos),
         "photos": photos,
@@ -244,8 +245,17 @@ def _registered(model: pycolmap.Reconstruction) -> dict[str, _Seen]:
     return {str(image.name): _observed(image, model.cameras[image.camera_id], places) for image in images}
 
 
-def _photo_row(name: str, facts: RunFacts, seen: Mapping[str, _Seen]) -> dict[str, Any]:
-    mine = [pair for pair in facts.pairs if name in pair.names]
+def _pairs_by_photo(pairs: Iterable[PairFigures]) -> Mapping[str, list[PairFigures]]:
+    mine: defaultdict[str, list[PairFigures]] = defaultdict(list)
+    for pair in pairs:
+        for name in pair.names:
+            mine[name].append(pair)
+    return mine
+
+
+def _photo_row(
+    name: str, mine: Sequence[PairFigures], facts: RunFacts, seen: Mapping[str, _Seen]
+) -> dict[str, Any]:
     matches, inliers = sum(pair.matches for pair in mine), sum(pair.inliers for pair in mine)
     status = _status(name, mine, facts, seen)
     view = seen.get(name)

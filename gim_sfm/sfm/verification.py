@@ -1,9 +1,10 @@
 """Two-view geometry of matched pairs, estimated in the background while the next pairs are matched."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -115,3 +116,28 @@ class Verifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+
+
+def parallax_degrees(database: Path, pairs: Iterable[Pair]) -> dict[Pair, float]:
+    """Median triangulation angle of verified pairs; 0 where the photos differ by a rotation only.
+
+    Args:
+        database: COLMAP database.
+        pairs: Pairs that stand in it as verified.
+    """
+    with pycolmap.Database.open(database) as opened:
+        images = {image.name: image for image in opened.read_all_images()}
+        return {pair: _parallax(opened, images[pair[0]], images[pair[1]]) for pair in pairs}
+
+
+def _parallax(database: pycolmap.Database, image0: pycolmap.Image, image1: pycolmap.Image) -> float:
+    geometry = database.read_two_view_geometry(image0.image_id, image1.image_id)
+    views = [
+        (
+            database.read_camera(image.camera_id),
+            database.read_keypoints(image.image_id)[:, :2].astype(np.float64),
+        )
+        for image in (image0, image1)
+    ]
+    posed = pycolmap.estimate_two_view_geometry_pose(*views[0], *views[1], geometry)
+    return float(np.degrees(geometry.tri_angle)) if posed and geometry.tri_angle > 0 else 0.0
