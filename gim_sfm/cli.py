@@ -110,7 +110,7 @@ def matchers(*, weights: Path | None = None) -> None:
 def main() -> None:
     """Runs the command line. Exit code 0: done; 1: something the person can mend; 2: wrong usage."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(str(error).split("\n    For further information")[0], 2)
     except GimSfmError as error:

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pycolmap
 
 from gim_sfm.progress import Advance, stage
 from gim_sfm.recipe import Recipe, digest
+from gim_sfm.sfm.calibration import Calibration, calibrate
 from gim_sfm.sfm.known import read_poses
 from gim_sfm.sfm.mapping import PROVENANCE, build_models, publish, replacing_folder, triangulate
 from gim_sfm.sfm.matched import DatabaseFigures
@@ -80,16 +82,31 @@ def _build(
         else:
             drafts = _triangulate(photos, out, recipe.mapping.poses, advance)
     with watch.stage("calibration"):
-        calibration: list[Mapping[str, Any]] = []
+        calibrated = [_calibrated(model, recipe) for model in drafts.models]
     with watch.stage("publishing"):
-        record = {
+        record: dict[str, Any] = {
             "inputs": _inputs(recipe, database),
             "models": [asdict(row) for row in drafts.figures],
-            "calibration": calibration,
+            "calibration": [asdict(row) for row in calibrated[0].cameras],
             "notes": list(drafts.notes),
         }
-        publish(drafts.models, photos, out / "sparse", record)
+        record |= json.loads(json.dumps(record, default=_plain))
+        publish([row.model for row in calibrated], photos, out / "sparse", record)
     return record
+
+
+def _calibrated(model: pycolmap.Reconstruction, recipe: Recipe) -> Calibration:
+    """The model with cameras as its photos determine them, unless poses or the person fix them."""
+    if recipe.mapping.poses is not None or recipe.calibration.self_calibration == "off":
+        return Calibration(model, ())
+    known = recipe.camera.camera_params is not None or recipe.camera.intrinsics is not None
+    return calibrate(model, fixed=model.cameras if known else (), seed=recipe.mapping.seed)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no place in a record")
 
 
 def _map(photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, advance: Advance) -> _Drafts:

@@ -1,9 +1,10 @@
 """Sub-pixel refinement: every track is laid over one of its own views, and the model's keypoints move there.
 
-A network sees a photo at reduced size and puts its keypoints half a pixel off, in each photo another way. Cameras
-and points of the first model tell how a small patch round a point looks from every other photo; Lucas and Kanade's
-alignment (inverse compositional: Baker and Matthews, IJCV 2004) then finds each patch to a tenth of a pixel. What
-is common to a whole track only shifts its point, so the view that serves as reference needs no refinement itself.
+A network sees a photo at reduced size and puts its keypoints half a pixel off, in each photo another way.
+Cameras and points of the first model tell how a small patch round a point looks from every other photo; Lucas
+and Kanade's alignment (inverse compositional: Baker and Matthews, IJCV 2004) then finds each patch to a tenth
+of a pixel. What is common to a whole track only shifts its point, so the view that serves as reference needs
+no refinement itself.
 """
 
 import logging
@@ -102,8 +103,8 @@ def read_view(path: Path) -> View:
 def refine_keypoints(model: pycolmap.Reconstruction, read: Callable[[str], View]) -> Refinement:
     """Moves the keypoints of a model, in place, to where their track's reference patch is found.
 
-    Observations whose patch is not found again are taken off their point. Poses, cameras and points stay as they
-    are: adjust the bundle afterwards.
+    Observations whose patch is not found again are taken off their point. Poses, cameras and the points that
+    remain stay as they are: adjust the bundle afterwards.
 
     Args:
         model: Registered photos with triangulated points.
@@ -183,7 +184,7 @@ def _find_again(
     rows: Int64[np.ndarray, " rows"],
     read: Callable[[str], View],
 ) -> tuple[Bool[np.ndarray, " rows"], Points, Float64[np.ndarray, " rows"]]:
-    """Of the observations of one photo whose reference lies in another: found, where (COLMAP's pixels), how far."""
+    """Observations of one photo, references in another: found, where (COLMAP's pixels), how far moved."""
     reference = model.images[int(tracks.reference[rows[0], 0])]
     other = model.images[int(tracks.other[rows[0], 0])]
     here, there = read(reference.name), read(other.name)
@@ -215,14 +216,17 @@ def _warps(
     reference_from_world = reference.cam_from_world().matrix()
     other_from_world = other.cam_from_world().matrix()
     centre = reference.projection_center()
+    cameras = reference.camera, other.camera
+    assert cameras[0] is not None and cameras[1] is not None
+    unproject, project = cameras[0].cam_from_img, cameras[1].img_from_cam
 
     def through_surface(offset: tuple[float, float]) -> Points:
-        rays = reference.camera.cam_from_img(to_colmap(known + np.array(offset)))
+        rays = unproject(to_colmap(known + np.array(offset)))
         sights = np.column_stack([rays, np.ones(len(rays))]) @ reference_from_world[:, :3]
         slant = np.sum(sights * normals, axis=1)
         depth = np.sum((xyz - centre) * normals, axis=1) / np.where(np.abs(slant) < 1e-9, 1e-9, slant)
         seen = (centre + depth[:, None] * sights) @ other_from_world[:, :3].T + other_from_world[:, 3]
-        return np.asarray(other.camera.img_from_cam(seen), np.float64)
+        return np.asarray(project(seen), np.float64)
 
     along_x = through_surface((1.0, 0.0)) - through_surface((-1.0, 0.0))
     along_y = through_surface((0.0, 1.0)) - through_surface((0.0, -1.0))
