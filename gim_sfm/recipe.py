@@ -108,6 +108,9 @@ class CalibrationSettings(Section):
     self_calibration: Literal["auto", "off"] = Field(
         "auto", description="Free principal point and further distortion where the photos determine them."
     )
+    refinement: Literal["auto", "on", "off"] = Field(
+        "auto", description="Place the model's keypoints to sub-pixels; auto: unless they are SIFT's."
+    )
 
 
 class ReconstructSettings(TypedDict, total=False):
@@ -146,6 +149,7 @@ class ReconstructSettings(TypedDict, total=False):
     tries: int
     poses: Path | str | None
     self_calibration: Literal["auto", "off"]
+    refinement: Literal["auto", "on", "off"]
 
 
 class Recipe(Section):

@@ -183,8 +183,8 @@ MATCHERS: dict[str, MatcherRow] = {
             summary="Few, precise matches that hold under strong changes of view and light.",
             licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
             weights=("aliked-n16", "aliked-lightglue"),
-            image_size=1536,
-            max_keypoints=3072,
+            image_size=1024,
+            max_keypoints=2048,
             build=_aliked_lightglue,
         ),
         MatcherRow(

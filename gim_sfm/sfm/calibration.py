@@ -25,15 +25,15 @@ LARGER_MODEL = {"SIMPLE_RADIAL": "RADIAL", "RADIAL": "OPENCV"}
 MIN_PHOTOS = 5
 GROUPS = 10
 """Jackknife groups; a camera with fewer photos has one photo a group."""
-TRACKS = 3000
+TRACKS = 1500
 """Tracks that the tests look at, drawn at random from larger models; the last adjustment sees all."""
 MIN_TRACK_LENGTH = 3
 SIGNIFICANCE = 0.002
 """Chance at which a camera that needs no freeing is freed all the same."""
 HELD_OUT = 0.25
 """Share of the tracks of four views or more that give one observation away for the held-out error."""
-LOSS_SCALES = (0.1, 1.0)
-"""Bounds in pixels of the error from which on an observation counts for less."""
+LOSS_SCALE = 1.0
+"""Error in pixels from which on an observation counts for less."""
 MAX_ERROR, MIN_ANGLE = 4.0, 1.5
 """Reprojection error in pixels and triangulation angle in degrees that COLMAP's mapper filters points by."""
 ROUNDS = 3
@@ -114,8 +114,8 @@ def calibrate(
 ) -> Calibration:
     """Adjusts a model robustly and frees what its photos determine of its cameras.
 
-    Poses, points, focal lengths and distortion are always adjusted, with Cauchy's loss at the scale of the
-    errors. Principal point and further distortion terms of a camera are freed where at least five photos share it
+    Poses, points, focal lengths and distortion are always adjusted, with Cauchy's loss at the scale of one
+    pixel. Principal point and further distortion terms of a camera are freed where at least five photos share it
     and the tests described above are passed.
 
     Args:
@@ -124,16 +124,15 @@ def calibrate(
         threads: Adjustments that run at the same time while testing; does not change the result.
         seed: Draws the tracks that are looked at and those held out.
     """
-    scale = _loss_scale(model)
     plain = Freedom(frozenset(fixed))
-    start = _adjusted(model, plain, scale)
+    start = _adjusted(model, plain)
     sample = _thinned(start, seed)
     tested = frozenset(number for number in model.cameras if not _why_not_tested(model, plain, number))
-    principal, larger = _evidence(sample, tested, scale, threads)
+    principal, larger = _evidence(sample, tested, threads)
     chosen = Freedom(plain.fixed, _convinced(principal, sample), larger)
-    held_out = _held_out_errors(sample, plain, chosen, scale, seed)
+    held_out = _held_out_errors(sample, plain, chosen, seed)
     chosen = _without_worse(chosen, held_out)
-    final = start if chosen == plain else _adjusted(start, chosen, scale)
+    final = start if chosen == plain else _adjusted(start, chosen)
     pycolmap.ObservationManager(final).filter_all_points3D(MAX_ERROR, MIN_ANGLE)
     final.update_point_3d_errors()
     cameras = (
@@ -197,7 +196,7 @@ def _image_ids(model: pycolmap.Reconstruction, number: int) -> list[int]:
     ]
 
 
-def _adjusted(model: pycolmap.Reconstruction, freedom: Freedom, scale: float) -> pycolmap.Reconstruction:
+def _adjusted(model: pycolmap.Reconstruction, freedom: Freedom) -> pycolmap.Reconstruction:
     """A copy of the model after a robust adjustment.
 
     COLMAP frees the principal points of all cameras or of none. Where some are to be free and others not, the free
@@ -209,18 +208,16 @@ def _adjusted(model: pycolmap.Reconstruction, freedom: Freedom, scale: float) ->
     others = frozenset(model.cameras) - freedom.fixed - freedom.principal_point
     for _ in range(ROUNDS if others and freedom.principal_point else 1):
         if freedom.principal_point:
-            _adjust(model, freedom.fixed | others, scale, principal_point=True)
+            _adjust(model, freedom.fixed | others, principal_point=True)
         if others or not freedom.principal_point:
-            _adjust(model, freedom.fixed, scale, principal_point=False)
+            _adjust(model, freedom.fixed, principal_point=False)
     return model
 
 
-def _adjust(
-    model: pycolmap.Reconstruction, constant: Iterable[int], scale: float, *, principal_point: bool
-) -> None:
+def _adjust(model: pycolmap.Reconstruction, constant: Iterable[int], *, principal_point: bool) -> None:
     options = pycolmap.BundleAdjustmentOptions(refine_principal_point=principal_point, print_summary=False)
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = scale
+    options.ceres.loss_function_scale = LOSS_SCALE
     options.ceres.solver_options.num_threads = 1
     options.ceres.solver_options.function_tolerance = 1e-6
     config = pycolmap.BundleAdjustmentConfig()
@@ -266,7 +263,7 @@ def _thinned(model: pycolmap.Reconstruction, seed: int) -> pycolmap.Reconstructi
 
 
 def _evidence(
-    sample: pycolmap.Reconstruction, tested: frozenset[int], scale: float, threads: int
+    sample: pycolmap.Reconstruction, tested: frozenset[int], threads: int
 ) -> tuple[dict[int, Evidence], dict[int, str]]:
     """What the photos say of the principal points, and the larger camera models that they call for."""
     principal: dict[int, Evidence] = {}
@@ -276,8 +273,8 @@ def _evidence(
         models = {number: larger.get(number, sample.cameras[number].model_name) for number in asked}
         models |= {number: LARGER_MODEL[name] for number, name in models.items() if name in LARGER_MODEL}
         freedom = Freedom(frozenset(sample.cameras) - asked, asked, models)
-        fitted = _adjusted(sample, freedom, scale).cameras
-        repeated = _left_out(sample, freedom, scale, threads)
+        fitted = _adjusted(sample, freedom).cameras
+        repeated = _left_out(sample, freedom, threads)
         for number in asked - principal.keys():
             points = np.array([_principal_point(camera) for camera in repeated[number]])
             shift = _principal_point(fitted[number]) - _principal_point(sample.cameras[number])
@@ -295,7 +292,7 @@ def _evidence(
 
 
 def _left_out(
-    sample: pycolmap.Reconstruction, freedom: Freedom, scale: float, threads: int
+    sample: pycolmap.Reconstruction, freedom: Freedom, threads: int
 ) -> dict[int, list[pycolmap.Camera]]:
     """The cameras as they come out when each group of photos in turn is left out.
 
@@ -305,7 +302,7 @@ def _left_out(
     groups = range(min(GROUPS, max(map(len, image_ids.values()))))
     left_out = [[image_id for ids in image_ids.values() for image_id in ids[k::GROUPS]] for k in groups]
     with ThreadPoolExecutor(threads) as pool:
-        repeated = list(pool.map(lambda ids: _cameras_without(sample, ids, freedom, scale), left_out))
+        repeated = list(pool.map(lambda ids: _cameras_without(sample, ids, freedom), left_out))
     return {
         number: [cameras[number] for cameras in repeated[: min(GROUPS, len(ids))]]
         for number, ids in image_ids.items()
@@ -313,12 +310,12 @@ def _left_out(
 
 
 def _cameras_without(
-    sample: pycolmap.Reconstruction, image_ids: Iterable[int], freedom: Freedom, scale: float
+    sample: pycolmap.Reconstruction, image_ids: Iterable[int], freedom: Freedom
 ) -> dict[int, pycolmap.Camera]:
     rest = pycolmap.Reconstruction(sample)
     for image_id in image_ids:
         rest.deregister_frame(rest.images[image_id].frame_id)
-    return {number: copy(camera) for number, camera in _adjusted(rest, freedom, scale).cameras.items()}
+    return {number: copy(camera) for number, camera in _adjusted(rest, freedom).cameras.items()}
 
 
 def _jackknife(shift: Float64[np.ndarray, " p"], repeated: Float64[np.ndarray, "g p"]) -> Evidence:
@@ -344,14 +341,14 @@ class HeldOut:
 
 
 def _held_out_errors(
-    sample: pycolmap.Reconstruction, plain: Freedom, chosen: Freedom, scale: float, seed: int
+    sample: pycolmap.Reconstruction, plain: Freedom, chosen: Freedom, seed: int
 ) -> dict[int, tuple[float, float]]:
     """Mean error in pixels of held-out keypoints by changed camera, adjusted plainly and as chosen."""
     changed = chosen.principal_point | chosen.models.keys()
     if not changed:
         return {}
     training, held_out = _split(sample, seed)
-    errors = [_errors(_adjusted(training, freedom, scale), held_out) for freedom in (plain, chosen)]
+    errors = [_errors(_adjusted(training, freedom), held_out) for freedom in (plain, chosen)]
     return {
         number: (float(errors[0][mine].mean()), float(errors[1][mine].mean()))
         for number in changed
@@ -402,10 +399,3 @@ def _without_worse(chosen: Freedom, held_out: Mapping[int, tuple[float, float]])
     worse = {number for number, (before, after) in held_out.items() if after >= before}
     models = {number: name for number, name in chosen.models.items() if number not in worse}
     return replace(chosen, principal_point=chosen.principal_point - worse, models=models)
-
-
-def _loss_scale(model: pycolmap.Reconstruction) -> float:
-    """The median reprojection error, within bounds."""
-    model.update_point_3d_errors()
-    errors = [point.error for point in model.points3D.values()]
-    return float(np.clip(np.median(errors), *LOSS_SCALES)) if errors else LOSS_SCALES[1]
