@@ -115,6 +115,10 @@ def main() -> None:
         _fail(str(error).split("\n    For further information")[0], 2)
     except GimSfmError as error:
         _fail(str(error), 2 if isinstance(error, SettingsError) else 1)
+    except OSError as error:
+        _fail(
+            f"{error.filename or 'A file'}: {error.strerror or error}. Free space or name another folder.", 1
+        )
     except KeyboardInterrupt:
         _fail("Interrupted; the same command goes on from here.", 130)
 

@@ -1,7 +1,9 @@
 """The command line as a person uses it: happy paths, exit codes, messages without a traceback."""
 
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,13 @@ from gim_sfm import cli
 from gim_sfm.matchers import MATCHERS
 
 FAST = ["--matcher", "xfeat-lighterglue", "--image-size", "640", "--max-keypoints", "512"]
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_left() -> Iterator[None]:
+    """The command line logs to the stderr of its moment, which is gone when the test is over."""
+    yield
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
 
 
 def run(

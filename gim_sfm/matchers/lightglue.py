@@ -31,8 +31,8 @@ class Architecture:
         layers: Depth.
         heads: Attention heads.
         depth_confidence: Stop once this share of points is sure of itself; -1 never stops early.
-        width_confidence: Drop points that are this sure of having no match; -1 keeps all. With the published 0.95
-            and 0.99 matching takes twice as long, for 2 to 5 % more good matches.
+        width_confidence: Drop points that are this sure of having no match; -1 keeps all. The published
+            pair, 0.95 and 0.99, takes nearly twice as long for 2 to 5 % more good matches.
         filter_threshold: Smallest score of a match.
     """
 

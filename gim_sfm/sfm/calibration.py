@@ -1,18 +1,17 @@
-"""Self-calibration that COLMAP leaves out: a robust last adjustment, and the principal point where photos tell it.
+"""Self-calibration that COLMAP leaves out: a robust last adjustment, with the principal point where known.
 
-COLMAP keeps the principal point in the middle of the photo, because in small or degenerate sets it drifts: it
-trades off with rotation and translation. Real cameras are off by some pixels (cropped, stabilised or resized photos
-by many more), and then every relative pose is off as well. Whether a set of photos determines it can be asked of the
-photos: leave out some of them, adjust again, and see how far the answer moves (the delete-a-group jackknife; Efron,
-The Jackknife, the Bootstrap and Other Resampling Plans, 1982). That spread holds all that makes the answer
-uncertain: weak geometry, and errors that keypoints of one photo share, which the covariance of the adjustment cannot
-see and so comes out several times too small. The shift is accepted where Hotelling's test against that spread says
-that chance cannot explain it, and where keypoints held out of the adjustment agree better with the freed camera.
+COLMAP keeps the principal point in the middle of the photo, because in small or degenerate sets it drifts:
+it trades off with rotation and translation. Real cameras are off by some pixels (cropped, stabilised or
+resized photos by many more), and then every relative pose is off as well. Whether a set of photos
+determines it can be asked of the photos: leave out some of them, adjust again, and see how far the answer
+moves (the delete-a-group jackknife; Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982).
+That spread holds all that makes the answer uncertain: weak geometry, and errors that keypoints of one photo
+share, which the covariance of the adjustment cannot see and so comes out several times too small. The shift
+is accepted where Hotelling's test against that spread says that chance cannot explain it, and where
+keypoints held out of the adjustment agree better with the freed camera.
 """
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,12 +19,21 @@ import pycolmap
 from jaxtyping import Float64, Int64
 from scipy import stats
 
+from gim_sfm.sfm.jackknife import leave_out
+
 LARGER_MODEL = {"SIMPLE_RADIAL": "RADIAL", "RADIAL": "OPENCV"}
 """Camera models that contain another one and have further distortion terms; tried one step at a time."""
+NEW_TERMS = {
+    "RADIAL": np.eye(5)[[4]],
+    "OPENCV": np.array([[1, -1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0, 0, 1]]),
+}
+"""What a model has and the one it contains lacks: k2; fx - fy, p1 and p2. Zeros mean it is not needed."""
 MIN_PHOTOS = 5
+MOST_PHOTOS = 1500
+"""The test solves dense systems of six unknowns a photo."""
 GROUPS = 10
 """Jackknife groups; a camera with fewer photos has one photo a group."""
-TRACKS = 1500
+TRACKS = 2000
 """Tracks that the tests look at, drawn at random from larger models; the last adjustment sees all."""
 MIN_TRACK_LENGTH = 3
 SIGNIFICANCE = 0.002
@@ -36,6 +44,8 @@ LOSS_SCALE = 1.0
 """Error in pixels from which on an observation counts for less."""
 MAX_ERROR, MIN_ANGLE = 4.0, 1.5
 """Reprojection error in pixels and triangulation angle in degrees that COLMAP's mapper filters points by."""
+TOLERANCE = 1e-5
+"""Relative change of the cost at which an adjustment ends; ten times less moves nothing by 0.01 pixels."""
 ROUNDS = 3
 
 
@@ -109,30 +119,26 @@ class Calibration:
     cameras: tuple[CameraCalibration, ...]
 
 
-def calibrate(
-    model: pycolmap.Reconstruction, *, fixed: Iterable[int] = (), threads: int = 2, seed: int = 0
-) -> Calibration:
+def calibrate(model: pycolmap.Reconstruction, *, fixed: Iterable[int] = (), seed: int = 0) -> Calibration:
     """Adjusts a model robustly and frees what its photos determine of its cameras.
 
     Poses, points, focal lengths and distortion are always adjusted, with Cauchy's loss at the scale of one
-    pixel. Principal point and further distortion terms of a camera are freed where at least five photos share it
-    and the tests described above are passed.
+    pixel. Principal point and further distortion terms of a camera are freed where at least five photos
+    share it and the tests described above are passed.
 
     Args:
         model: A model as mapped; not changed.
         fixed: Cameras whose intrinsics are known and stay as they are.
-        threads: Adjustments that run at the same time while testing; does not change the result.
         seed: Draws the tracks that are looked at and those held out.
     """
     plain = Freedom(frozenset(fixed))
-    start = _adjusted(model, plain)
-    sample = _thinned(start, seed)
+    sample = _adjusted(_thinned(model, seed), plain)
     tested = frozenset(number for number in model.cameras if not _why_not_tested(model, plain, number))
-    principal, larger = _evidence(sample, tested, threads)
+    principal, larger = _evidence(sample, tested)
     chosen = Freedom(plain.fixed, _convinced(principal, sample), larger)
     held_out = _held_out_errors(sample, plain, chosen, seed)
     chosen = _without_worse(chosen, held_out)
-    final = start if chosen == plain else _adjusted(start, chosen)
+    final = _adjusted(model, chosen)
     pycolmap.ObservationManager(final).filter_all_points3D(MAX_ERROR, MIN_ANGLE)
     final.update_point_3d_errors()
     cameras = (
@@ -159,6 +165,8 @@ def _why_not_tested(model: pycolmap.Reconstruction, plain: Freedom, number: int)
         return "Kept: its intrinsics were given."
     if len(model.cameras[number].principal_point_idxs()) != 2:
         return f"Kept: {model.cameras[number].model_name} has no principal point."
+    if model.num_reg_images() > MOST_PHOTOS:
+        return f"Kept: the model has {model.num_reg_images()} photos, the test takes at most {MOST_PHOTOS}."
     if photos < MIN_PHOTOS:
         return f"Kept: {photos} photos share it, {MIN_PHOTOS} are needed to test it."
     return ""
@@ -199,8 +207,8 @@ def _image_ids(model: pycolmap.Reconstruction, number: int) -> list[int]:
 def _adjusted(model: pycolmap.Reconstruction, freedom: Freedom) -> pycolmap.Reconstruction:
     """A copy of the model after a robust adjustment.
 
-    COLMAP frees the principal points of all cameras or of none. Where some are to be free and others not, the free
-    ones and all the rest take turns.
+    COLMAP frees the principal points of all cameras or of none. Where some are to be free and others not, the
+    free ones and all the rest take turns.
     """
     model = pycolmap.Reconstruction(model)
     for number, name in freedom.models.items():
@@ -219,7 +227,7 @@ def _adjust(model: pycolmap.Reconstruction, constant: Iterable[int], *, principa
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = LOSS_SCALE
     options.ceres.solver_options.num_threads = 1
-    options.ceres.solver_options.function_tolerance = 1e-6
+    options.ceres.solver_options.function_tolerance = TOLERANCE
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
@@ -240,14 +248,6 @@ def _enlarge(camera: pycolmap.Camera, name: str) -> None:
         }[larger]
 
 
-def _new_terms(camera: pycolmap.Camera) -> Float64[np.ndarray, " p"]:
-    """What this camera model has and the next smaller one lacks; zeros mean that it is not needed."""
-    if camera.model_name == "RADIAL":
-        return np.array(camera.params[4:5])
-    fx, fy, _, _, _, _, p1, p2 = camera.params
-    return np.array([fx - fy, p1, p2])
-
-
 def _principal_point(camera: pycolmap.Camera) -> Float64[np.ndarray, " 2"]:
     return np.array([camera.principal_point_x, camera.principal_point_y])
 
@@ -263,7 +263,7 @@ def _thinned(model: pycolmap.Reconstruction, seed: int) -> pycolmap.Reconstructi
 
 
 def _evidence(
-    sample: pycolmap.Reconstruction, tested: frozenset[int], threads: int
+    sample: pycolmap.Reconstruction, tested: frozenset[int]
 ) -> tuple[dict[int, Evidence], dict[int, str]]:
     """What the photos say of the principal points, and the larger camera models that they call for."""
     principal: dict[int, Evidence] = {}
@@ -271,51 +271,40 @@ def _evidence(
     asked = tested
     while asked:
         models = {number: larger.get(number, sample.cameras[number].model_name) for number in asked}
-        models |= {number: LARGER_MODEL[name] for number, name in models.items() if name in LARGER_MODEL}
-        freedom = Freedom(frozenset(sample.cameras) - asked, asked, models)
-        fitted = _adjusted(sample, freedom).cameras
-        repeated = _left_out(sample, freedom, threads)
+        grown = {number: LARGER_MODEL[name] for number, name in models.items() if name in LARGER_MODEL}
+        fitted = _adjusted(sample, Freedom(frozenset(sample.cameras) - asked, asked, models | grown))
+        repeated = _left_out(fitted, asked)
         for number in asked - principal.keys():
-            points = np.array([_principal_point(camera) for camera in repeated[number]])
-            shift = _principal_point(fitted[number]) - _principal_point(sample.cameras[number])
-            principal[number] = _jackknife(shift, points)
+            columns = fitted.cameras[number].principal_point_idxs()
+            shift = _principal_point(fitted.cameras[number]) - _principal_point(sample.cameras[number])
+            principal[number] = _jackknife(shift, np.array(repeated[number])[:, columns])
         asked = frozenset(
-            number
-            for number in asked
-            if models[number] != larger.get(number, sample.cameras[number].model_name)
-            and _jackknife(
-                _new_terms(fitted[number]), np.array([_new_terms(camera) for camera in repeated[number]])
-            ).convincing
+            number for number in grown if _needs_terms(fitted.cameras[number], np.array(repeated[number]))
         )
-        larger |= {number: models[number] for number in asked}
+        larger |= {number: grown[number] for number in asked}
     return principal, larger
 
 
+def _needs_terms(camera: pycolmap.Camera, repeated: Float64[np.ndarray, "g k"]) -> bool:
+    terms = NEW_TERMS[camera.model_name]
+    return _jackknife(terms @ camera.params, repeated @ terms.T).convincing
+
+
 def _left_out(
-    sample: pycolmap.Reconstruction, freedom: Freedom, threads: int
-) -> dict[int, list[pycolmap.Camera]]:
-    """The cameras as they come out when each group of photos in turn is left out.
+    fitted: pycolmap.Reconstruction, cameras: frozenset[int]
+) -> dict[int, list[Float64[np.ndarray, " k"]]]:
+    """The parameters of the cameras as they come out when each group of photos in turn is left out.
 
     Groups take every GROUPS-th photo by name, so that what is left still covers the scene.
     """
-    image_ids = {number: _image_ids(sample, number) for number in freedom.principal_point}
+    image_ids = {number: _image_ids(fitted, number) for number in sorted(cameras)}
     groups = range(min(GROUPS, max(map(len, image_ids.values()))))
     left_out = [[image_id for ids in image_ids.values() for image_id in ids[k::GROUPS]] for k in groups]
-    with ThreadPoolExecutor(threads) as pool:
-        repeated = list(pool.map(lambda ids: _cameras_without(sample, ids, freedom), left_out))
+    repeated = leave_out(fitted, list(image_ids), left_out, LOSS_SCALE)
     return {
-        number: [cameras[number] for cameras in repeated[: min(GROUPS, len(ids))]]
+        number: [params[number] for params in repeated[: min(GROUPS, len(ids))]]
         for number, ids in image_ids.items()
     }
-
-
-def _cameras_without(
-    sample: pycolmap.Reconstruction, image_ids: Iterable[int], freedom: Freedom
-) -> dict[int, pycolmap.Camera]:
-    rest = pycolmap.Reconstruction(sample)
-    for image_id in image_ids:
-        rest.deregister_frame(rest.images[image_id].frame_id)
-    return {number: copy(camera) for number, camera in _adjusted(rest, freedom).cameras.items()}
 
 
 def _jackknife(shift: Float64[np.ndarray, " p"], repeated: Float64[np.ndarray, "g p"]) -> Evidence:

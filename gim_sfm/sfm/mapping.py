@@ -47,14 +47,16 @@ class Relaxation:
     init_max_forward_motion: float
     abs_pose_min_num_inliers: int
     abs_pose_min_inlier_ratio: float
+    ignore_two_view_tracks: bool
 
 
 RELAXATIONS = (
-    Relaxation("", 100, 16.0, 0.95, 30, 0.25),
-    Relaxation("initial pair from 30 inliers and 3 degrees", 30, 3.0, 0.99, 20, 0.15),
-    Relaxation("initial pair from 15 inliers and 1 degree", 15, 1.0, 1.0, 15, 0.10),
+    Relaxation("", 100, 16.0, 0.95, 30, 0.25, ignore_two_view_tracks=True),
+    Relaxation("initial pair from 30 inliers and 3 degrees", 30, 3.0, 0.99, 20, 0.15, False),
+    Relaxation("initial pair from 15 inliers and 1 degree", 15, 1.0, 1.0, 15, 0.10, False),
 )
-"""Tried in this order until a model comes; COLMAP itself halves the first two numbers of each twice."""
+"""Tried in this order until a model comes; COLMAP itself halves the first two numbers of each twice. Two
+photos alone have two-view tracks only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,7 @@ def _incremental_options(job: Job, relaxation: Relaxation) -> pycolmap.Increment
     options.mapper.init_max_forward_motion = relaxation.init_max_forward_motion
     options.mapper.abs_pose_min_num_inliers = relaxation.abs_pose_min_num_inliers
     options.mapper.abs_pose_min_inlier_ratio = relaxation.abs_pose_min_inlier_ratio
+    options.triangulation.ignore_two_view_tracks = relaxation.ignore_two_view_tracks
     return options
 
 

@@ -85,7 +85,7 @@ def _inputs(recipe: Recipe, database: DatabaseFigures) -> str:
 def _build(
     photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, watch: Stopwatch
 ) -> dict[str, Any]:
-    with watch.stage("mapping"), stage("Mapping", len(database.keypoints), "photo") as advance:
+    with watch.stage("mapping", inside=True), stage("Mapping", len(database.keypoints), "photo") as advance:
         if recipe.mapping.poses is None:
             drafts = _map(photos, out, recipe, database, advance)
         else:

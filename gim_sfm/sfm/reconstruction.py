@@ -1,6 +1,7 @@
 """The main job: a folder of photos in, a COLMAP model and a report out."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 BEST_PAIRS = 3
 """Verified pairs of an unregistered photo that are looked at for parallax."""
+
+NO_EXIF = "|||"
+"""How the camera key of a photo begins that tells neither make, model nor focal length."""
 
 STORES_VERSION = 1
 """Raised when the same settings would give other features or matches than before."""
@@ -142,7 +146,7 @@ def reconstruct(
         broken=broken,
         recipe=job.recipe.model_dump(mode="json"),
         device=job.device,
-        notes=(*notes, choice.told),
+        notes=(*notes, choice.told, *_assumed_cameras(job.recipe, headers)),
     )
     try:
         modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
@@ -259,6 +263,18 @@ def _cameras(job: _Job, headers: Mapping[str, PhotoHeader]) -> Cameras:
         params=parse_camera_params(chosen.camera_params) if chosen.camera_params else (),
         known=_known_intrinsics(job.recipe, headers),
     )
+
+
+def _assumed_cameras(recipe: Recipe, headers: Mapping[str, PhotoHeader]) -> list[str]:
+    """Tells of photos that share a camera for want of EXIF data."""
+    unnamed = Counter(head.size for head in headers.values() if head.camera_key.startswith(NO_EXIF))
+    shared = sum(count for count in unnamed.values() if count > 1)
+    if recipe.camera.cameras != "exif" or recipe.camera.intrinsics or not shared:
+        return []
+    return [
+        f"{shared} photos without EXIF data share a camera with those of their size; if several cameras took "
+        "them, use --cameras image"
+    ]
 
 
 def _known_intrinsics(recipe: Recipe, headers: Mapping[str, PhotoHeader]) -> Cameras:

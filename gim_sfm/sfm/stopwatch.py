@@ -19,13 +19,21 @@ class Stopwatch:
     inside: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times the block; several blocks of one name add up."""
+    def stage(self, name: str, *, inside: bool = False) -> Iterator[None]:
+        """Times the block; several blocks of one name add up.
+
+        Args:
+            name: Of the stage.
+            inside: Whether the block is one call into pycolmap.
+        """
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
+            if inside:
+                self.note_inside(name, seconds)
 
     def note_inside(self, name: str, seconds: float) -> None:
         """Adds time that a stage spent inside a network or pycolmap."""
