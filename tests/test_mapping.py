@@ -143,7 +143,7 @@ def far_world(folder: Path) -> pycolmap.Reconstruction:
     (folder / "photos").mkdir()
     truth = pycolmap.Reconstruction()
     truth.add_camera_with_trivial_rig(camera)
-    for number, shift in enumerate((0.0, 0.12, 0.24), start=1):
+    for number, shift in enumerate((0.0, 0.2, 0.4), start=1):
         pose = pycolmap.Rigid3d(pycolmap.Rotation3d(), np.array([shift, 0, 0]))
         pixels = camera.img_from_cam(pose * points)
         image = pycolmap.Image(name=f"{number}.png", keypoints=pixels, camera_id=1, image_id=number)
