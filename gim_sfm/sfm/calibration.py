@@ -21,13 +21,11 @@ from scipy import stats
 
 from gim_sfm.sfm.jackknife import leave_out
 
-LARGER_MODEL = {"SIMPLE_RADIAL": "RADIAL", "RADIAL": "OPENCV"}
-"""Camera models that contain another one and have further distortion terms; tried one step at a time."""
-NEW_TERMS = {
-    "RADIAL": np.eye(5)[[4]],
-    "OPENCV": np.array([[1, -1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0, 0, 1]]),
-}
-"""What a model has and the one it contains lacks: k2; fx - fy, p1 and p2. Zeros mean it is not needed."""
+LARGER_MODEL = {"SIMPLE_RADIAL": "RADIAL"}
+"""Camera models that contain another one and have a further distortion term. None is grown to OPENCV: its
+tangential terms trade off with the principal point, and poses came out worse."""
+NEW_TERM = {"RADIAL": 4}
+"""Place of the parameter that a model has and the one it contains lacks; zero means it is not needed."""
 MIN_PHOTOS = 5
 MOST_PHOTOS = 1500
 """The test solves dense systems of six unknowns a photo."""
@@ -238,14 +236,10 @@ def _adjust(model: pycolmap.Reconstruction, constant: Iterable[int], *, principa
 
 
 def _enlarge(camera: pycolmap.Camera, name: str) -> None:
-    while camera.model_name != name:
-        focal, cx, cy, *terms = camera.params.tolist()
-        larger = LARGER_MODEL[camera.model_name]
-        camera.model = pycolmap.CameraModelId.__members__[larger]
-        camera.params = {
-            "RADIAL": [focal, cx, cy, *terms, 0.0],
-            "OPENCV": [focal, focal, cx, cy, *terms, 0.0, 0.0],
-        }[larger]
+    if camera.model_name != name:
+        params = [*camera.params.tolist(), 0.0]
+        camera.model = pycolmap.CameraModelId.__members__[name]
+        camera.params = params
 
 
 def _principal_point(camera: pycolmap.Camera) -> Float64[np.ndarray, " 2"]:
@@ -266,28 +260,28 @@ def _evidence(
     sample: pycolmap.Reconstruction, tested: frozenset[int]
 ) -> tuple[dict[int, Evidence], dict[int, str]]:
     """What the photos say of the principal points, and the larger camera models that they call for."""
-    principal: dict[int, Evidence] = {}
-    larger: dict[int, str] = {}
-    asked = tested
-    while asked:
-        models = {number: larger.get(number, sample.cameras[number].model_name) for number in asked}
-        grown = {number: LARGER_MODEL[name] for number, name in models.items() if name in LARGER_MODEL}
-        fitted = _adjusted(sample, Freedom(frozenset(sample.cameras) - asked, asked, models | grown))
-        repeated = _left_out(fitted, asked)
-        for number in asked - principal.keys():
-            columns = fitted.cameras[number].principal_point_idxs()
-            shift = _principal_point(fitted.cameras[number]) - _principal_point(sample.cameras[number])
-            principal[number] = _jackknife(shift, np.array(repeated[number])[:, columns])
-        asked = frozenset(
-            number for number in grown if _needs_terms(fitted.cameras[number], np.array(repeated[number]))
-        )
-        larger |= {number: grown[number] for number in asked}
+    if not tested:
+        return {}, {}
+    models = {number: sample.cameras[number].model_name for number in tested}
+    grown = {number: LARGER_MODEL[name] for number, name in models.items() if name in LARGER_MODEL}
+    fitted = _adjusted(sample, Freedom(frozenset(sample.cameras) - tested, tested, grown))
+    repeated = {number: np.array(params) for number, params in _left_out(fitted, tested).items()}
+    principal = {}
+    for number in tested:
+        columns = fitted.cameras[number].principal_point_idxs()
+        shift = _principal_point(fitted.cameras[number]) - _principal_point(sample.cameras[number])
+        principal[number] = _jackknife(shift, repeated[number][:, columns])
+    larger = {
+        number: name
+        for number, name in grown.items()
+        if _needs_term(fitted.cameras[number], repeated[number])
+    }
     return principal, larger
 
 
-def _needs_terms(camera: pycolmap.Camera, repeated: Float64[np.ndarray, "g k"]) -> bool:
-    terms = NEW_TERMS[camera.model_name]
-    return _jackknife(terms @ camera.params, repeated @ terms.T).convincing
+def _needs_term(camera: pycolmap.Camera, repeated: Float64[np.ndarray, "g k"]) -> bool:
+    place = [NEW_TERM[camera.model_name]]
+    return _jackknife(np.asarray(camera.params)[place], repeated[:, place]).convincing
 
 
 def _left_out(

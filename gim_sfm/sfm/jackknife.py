@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float64, Int64
-from scipy import linalg, sparse
+from scipy import sparse
 
 DAMPING = 1e-11
 """Relative damping that fixes position, orientation and scale of the whole, which nothing else fixes."""
@@ -113,18 +113,20 @@ def _linearise_view(model: pycolmap.Reconstruction, image_id: int, columns: Mapp
     image = model.images[image_id]
     camera = model.cameras[image.camera_id]
     pose = image.cam_from_world()
+    turn = pose.rotation.matrix()
     seen = [point for point in image.points2D if point.has_point3D()]
     world = np.array([model.points3D[point.point3D_id].xyz for point in seen]).reshape(-1, 3)
-    rotated = world @ pose.rotation.matrix().T
+    before = (world @ turn.T + pose.translation)[:, 2] > 0
+    rotated = world[before] @ turn.T
     inside = rotated + pose.translation
-    residuals = camera.img_from_cam(inside) - np.array([point.xy for point in seen]).reshape(-1, 2)
+    residuals = camera.img_from_cam(inside) - np.array([point.xy for point in seen]).reshape(-1, 2)[before]
     by_inside = _derivative_by_position(camera, inside)
     return _View(
         residuals=residuals,
         by_camera=_derivative_by_params(camera, inside),
         by_pose=np.concatenate([-by_inside @ _cross(rotated), by_inside], axis=2),
-        by_point=by_inside @ pose.rotation.matrix(),
-        points=np.array([columns[point.point3D_id] for point in seen], np.int64),
+        by_point=by_inside @ turn,
+        points=np.array([columns[point.point3D_id] for point in seen], np.int64)[before],
     )
 
 
@@ -227,5 +229,7 @@ def _solve(normal: Float64[np.ndarray, "v v"], right: Float64[np.ndarray, " v"])
     size[size == 0] = 1
     scaled = normal / np.outer(size, size) + DAMPING * np.eye(len(size))
     scaled[np.diag_indices_from(scaled)] = np.maximum(np.diag(scaled), DAMPING)
-    answer: Float64[np.ndarray, " v"] = linalg.solve(scaled, right / size, assume_a="sym") / size
+    if not np.isfinite(scaled).all():
+        return np.full(len(right), np.nan)
+    answer: Float64[np.ndarray, " v"] = np.linalg.solve(scaled, right / size) / size
     return answer
