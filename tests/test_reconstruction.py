@@ -193,6 +193,17 @@ def test_known_poses_are_kept_and_only_points_are_made(
     assert pycolmap.Reconstruction(out / "sparse" / "0").num_points3D() > 100
 
 
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
+def test_known_intrinsics_stay_as_given(
+    mapper: str, drawn_photos: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = copy_of(finished, tmp_path / "out")
+    settings = {"camera_model": "PINHOLE", "camera_params": "560,560,320,213", "mapper": mapper}
+    result = gim_sfm.reconstruct(drawn_photos, out, **settings, **FAST)
+    (camera,) = result.read_model().cameras.values()
+    assert camera.params.tolist() == [560, 560, 320, 213]
+
+
 @pytest.mark.parametrize("mapper", ["global", "hierarchical"])
 def test_other_mappers_register_all_photos_too(
     mapper: str, finished: Path, drawn_photos: Path, tmp_path: Path

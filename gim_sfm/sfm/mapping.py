@@ -100,12 +100,14 @@ class Job:
         photos: Folder the photo names refer to.
         seed: Seed of everything random.
         advance: Called with the number of photos just registered.
+        constant: Cameras whose intrinsics are known and stay as they are.
     """
 
     database: Path
     photos: Path
     seed: int
     advance: Advance
+    constant: frozenset[int] = frozenset()
 
 
 Mapper = Callable[[Job, Path], str]
@@ -119,6 +121,7 @@ def build_models(
     settings: MappingSettings,
     *,
     inputs: str,
+    constant: frozenset[int] = frozenset(),
     advance: Advance = lambda _: None,
     verbose: bool = False,
 ) -> tuple[Attempt, ...]:
@@ -132,6 +135,8 @@ def build_models(
         out: Output folder of the whole reconstruction.
         settings: Kind of mapping, first seed, number of tries.
         inputs: Digest of all that went into the database.
+        constant: Cameras whose intrinsics are known and stay as they are (the global mapper can only keep all
+            cameras or none, and keeps them where all are known).
         advance: Called with 1 for every photo registered (incremental only).
         verbose: Let COLMAP's log through.
 
@@ -144,7 +149,10 @@ def build_models(
     with quiet(verbose):
         attempts = [
             _attempt(
-                Job(database, photos, seed, advance), out / "tries" / f"seed-{seed}", settings.mapper, inputs
+                Job(database, photos, seed, advance, constant),
+                out / "tries" / f"seed-{seed}",
+                settings.mapper,
+                inputs,
             )
             for seed in range(settings.seed, settings.seed + settings.tries)
         ]
@@ -248,11 +256,15 @@ def _incremental_options(job: Job, relaxation: Relaxation) -> pycolmap.Increment
     options.mapper.abs_pose_min_num_inliers = relaxation.abs_pose_min_num_inliers
     options.mapper.abs_pose_min_inlier_ratio = relaxation.abs_pose_min_inlier_ratio
     options.triangulation.ignore_two_view_tracks = relaxation.ignore_two_view_tracks
+    options.constant_cameras = set(job.constant)
     return options
 
 
 def _map_globally(job: Job, out: Path) -> str:
     options = pycolmap.GlobalPipelineOptions(random_seed=job.seed, num_threads=_threads(job))
+    if job.constant and job.constant == _all_cameras(job.database):
+        options.mapper.bundle_adjustment.refine_focal_length = False
+        options.mapper.bundle_adjustment.refine_extra_params = False
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".view-graph-") as scratch:
         calibrated = Path(scratch) / "database.db"
         shutil.copyfile(job.database, calibrated)
@@ -282,6 +294,11 @@ MAPPERS: Mapping[str, Mapper] = {
     "global": _map_globally,
     "hierarchical": _map_hierarchically,
 }
+
+
+def _all_cameras(database: Path) -> frozenset[int]:
+    with pycolmap.Database.open(database) as opened:
+        return frozenset(camera.camera_id for camera in opened.read_all_cameras())
 
 
 def _threads(job: Job) -> int:

@@ -13,7 +13,7 @@ from gim_sfm import matchers
 from gim_sfm.progress import Advance, stage
 from gim_sfm.recipe import Recipe, digest
 from gim_sfm.sfm.calibration import Calibration, calibrate
-from gim_sfm.sfm.known import read_poses
+from gim_sfm.sfm.known import read_intrinsics, read_poses
 from gim_sfm.sfm.mapping import (
     PROVENANCE,
     build_models,
@@ -85,15 +85,16 @@ def _inputs(recipe: Recipe, database: DatabaseFigures) -> str:
 def _build(
     photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, watch: Stopwatch
 ) -> dict[str, Any]:
+    known = _known_cameras(out / "database.db", recipe)
     with watch.stage("mapping", inside=True), stage("Mapping", len(database.keypoints), "photo") as advance:
         if recipe.mapping.poses is None:
-            drafts = _map(photos, out, recipe, database, advance)
+            drafts = _map(photos, out, recipe, database, known, advance)
         else:
             drafts = _triangulate(photos, out, recipe.mapping.poses, advance)
     with watch.stage("refinement"):
         refined = [_refined(model, photos, recipe) for model in drafts.models]
     with watch.stage("calibration"), quiet():
-        calibrated = [_calibrated(model, recipe) for model in drafts.models]
+        calibrated = [_calibrated(model, recipe, known) for model in drafts.models]
     with watch.stage("publishing"):
         record: dict[str, Any] = {
             "inputs": _inputs(recipe, database),
@@ -118,12 +119,21 @@ def _refined(model: pycolmap.Reconstruction, photos: Path, recipe: Recipe) -> li
     ]
 
 
-def _calibrated(model: pycolmap.Reconstruction, recipe: Recipe) -> Calibration:
+def _calibrated(model: pycolmap.Reconstruction, recipe: Recipe, known: frozenset[int]) -> Calibration:
     """The model with cameras as its photos determine them, unless poses or the person fix them."""
     if recipe.mapping.poses is not None or recipe.calibration.self_calibration == "off":
         return Calibration(model, ())
-    known = recipe.camera.camera_params is not None or recipe.camera.intrinsics is not None
-    return calibrate(model, fixed=model.cameras if known else (), seed=recipe.mapping.seed)
+    return calibrate(model, fixed=known, seed=recipe.mapping.seed)
+
+
+def _known_cameras(database: Path, recipe: Recipe) -> frozenset[int]:
+    """Cameras in the database whose intrinsics the person gave."""
+    with pycolmap.Database.open(database) as opened:
+        images = opened.read_all_images()
+    if recipe.camera.camera_params is not None:
+        return frozenset(image.camera_id for image in images)
+    given = read_intrinsics(recipe.camera.intrinsics) if recipe.camera.intrinsics is not None else {}
+    return frozenset(image.camera_id for image in images if image.name in given)
 
 
 def _plain(value: Any) -> Any:
@@ -132,9 +142,22 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a record")
 
 
-def _map(photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, advance: Advance) -> _Drafts:
+def _map(
+    photos: Path,
+    out: Path,
+    recipe: Recipe,
+    database: DatabaseFigures,
+    known: frozenset[int],
+    advance: Advance,
+) -> _Drafts:
     attempts = build_models(
-        out / "database.db", photos, out, recipe.mapping, inputs=database.inputs, advance=advance
+        out / "database.db",
+        photos,
+        out,
+        recipe.mapping,
+        inputs=database.inputs,
+        constant=known,
+        advance=advance,
     )
     figures: list[ModelFigures] = []
     best = [pycolmap.Reconstruction(part.folder) for part in attempts[0].components]
