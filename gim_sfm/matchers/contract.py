@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gim_sfm.types import Correspondences, Features, Matches, Photo
+from gim_sfm.warps import Warp
 
 PhotoPair = tuple[Photo, Photo]
 FeaturePair = tuple[Features, Features]
@@ -42,6 +43,14 @@ class PhotoCorresponder(Protocol):
         ...
 
 
+class Warper(PhotoCorresponder, Protocol):
+    """Finds the place of every pixel of one photo in the other, both ways (dense)."""
+
+    def warp(self, pairs: Sequence[PhotoPair]) -> list[tuple[Warp, Warp]]:
+        """The way there, from the first photo to the second, and the way back."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SparseMatcher:
     """A detector and what matches its keypoints."""
@@ -60,9 +69,16 @@ class SemiDenseMatcher:
 
 @dataclass(frozen=True, slots=True)
 class DenseMatcher:
-    """A network that sees both photos at once."""
+    """A network that sees both photos at once and gives matched positions."""
 
     matcher: PhotoCorresponder
 
 
-Matcher = SparseMatcher | SemiDenseMatcher | DenseMatcher
+@dataclass(frozen=True, slots=True)
+class WarpMatcher:
+    """A network that sees both photos at once and can carry any point from one to the other."""
+
+    matcher: Warper
+
+
+Matcher = SparseMatcher | SemiDenseMatcher | DenseMatcher | WarpMatcher
