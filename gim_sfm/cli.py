@@ -2,12 +2,15 @@
 
 import logging
 import sys
+import textwrap
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from gim_sfm.errors import GimSfmError, SettingsError
+from gim_sfm.errors import GimSfmError, SettingsError, WeightsError
 from gim_sfm.recipe import (
     CalibrationSettings,
     CameraSettings,
@@ -18,11 +21,22 @@ from gim_sfm.recipe import (
     Section,
 )
 
+if TYPE_CHECKING:
+    from gim_sfm.matchers.weights import Copy, WeightFile
+
 app = App(
     name="gim-sfm",
     help="Photos in, a COLMAP model out, with learned matching.",
     help_format="plaintext",
 )
+
+weights_app = App(
+    name="weights",
+    help="List the weights of the networks; fetch them, check them, or add files got by other means.",
+)
+app.command(weights_app)
+
+COLUMNS = 100
 
 Flat = Parameter(name="*")
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -102,9 +116,80 @@ def matchers(*, weights: Path | None = None) -> None:
     from gim_sfm.matchers import MATCHERS, describe
 
     for row in MATCHERS.values():
-        print(f"{row.name}  ({row.kind})\n    {row.summary}\n    licence: {row.licence}")
+        print(f"{row.name}  ({row.kind})")
+        _print_indented(row.summary)
+        _print_indented(f"licence: {row.licence}")
         for status in describe(row.name, weights):
-            print(f"    {status.id}: {status.told}")
+            _print_indented(f"{status.id}: {status.told}")
+
+
+@weights_app.default
+def list_weights() -> None:
+    """List the weight files: size, licence, and where each is or how to get it."""
+    from gim_sfm.matchers.weights import WEIGHTS, search
+
+    for row in WEIGHTS.values():
+        found = search(row)
+        _print_weights(row)
+        if found:
+            _print_indented(f"here: {found.path} ({found.origin})")
+        else:
+            _print_indented(f"not here; to get it: gim-sfm weights fetch {row.id}")
+
+
+@weights_app.command(name="fetch")
+def fetch_weights(names: list[str], /, *, verbose: Verbose = False) -> None:
+    """Fetch weight files that are not on this machine yet.
+
+    Args:
+        names: Ids of weight files, or matchers, of which all files are fetched.
+        verbose: Tell more on the way.
+    """
+    from gim_sfm.matchers.weights import obtain, told_evidence
+
+    _log(verbose)
+    for row in _weight_files(names):
+        _print_weights(row)  # the terms come first, and the bytes after them
+        path = obtain(row)
+        _print_indented(f"here: {path} ({told_evidence(row)})")
+
+
+@weights_app.command(name="verify")
+def verify_weights(names: list[str] | None = None, /) -> None:
+    """Check weight files on this machine against what is known of them.
+
+    Args:
+        names: Ids of weight files, or matchers; none for all that are here.
+    """
+    from gim_sfm.matchers.weights import WEIGHTS, inspect, remedy
+
+    faults = []
+    for row in _weight_files(names or list(WEIGHTS)):
+        copies = inspect(row)
+        for copy in copies:
+            _print_copy(copy)
+        faults += [f"{copy.path} {copy.flaw}. {copy.remedy}" for copy in copies if copy.flaw]
+        if names and not copies:
+            faults.append(f"{row.id} ({row.name}) is not on this machine. {remedy(row)}")
+        elif not copies:
+            print(f"{row.id}: not here")
+    if faults:
+        raise WeightsError(f"{len(faults)} of the weight files will not do.", remedy="\n  ".join(faults))
+
+
+@weights_app.command(name="add")
+def add_weights(file: Path, /, *, as_: Annotated[str | None, Parameter(name="--as")] = None) -> None:
+    """Copy a weight file got by other means to where it is looked for; nothing in it is run.
+
+    Args:
+        file: The file; it is recognised by its checksum, or by its parameters and its name.
+        as_: Id of what it is, where its name does not tell.
+    """
+    from gim_sfm.matchers.weights import adopt
+
+    adopted = adopt(file, _weight_file(as_) if as_ else None)
+    _print_weights(adopted.row)
+    _print_indented(f"here: {adopted.path} ({adopted.told})")
 
 
 def main() -> None:
@@ -121,6 +206,46 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         _fail("Interrupted; the same command goes on from here.", 130)
+
+
+def _weight_files(names: Sequence[str]) -> list["WeightFile"]:
+    """The files of these ids and matchers, each once."""
+    from gim_sfm.matchers import MATCHERS
+    from gim_sfm.matchers.weights import WEIGHTS
+
+    rows: dict[str, WeightFile] = {}
+    for name in names:
+        ids = MATCHERS[name].weights if name in MATCHERS else (_weight_file(name).id,)
+        if not ids:
+            print(f"{name} needs no weights.")
+        rows |= {id: WEIGHTS[id] for id in ids}
+    return list(rows.values())
+
+
+def _weight_file(id: str) -> "WeightFile":
+    from gim_sfm.matchers.weights import WEIGHTS
+
+    if id in WEIGHTS:
+        return WEIGHTS[id]
+    near = get_close_matches(id.lower().replace("_", "-"), WEIGHTS, n=1, cutoff=0.4)
+    asked = f"Did you mean {near[0]}? " if near else ""
+    raise SettingsError(f"There are no weights {id!r}.", remedy=f"{asked}There are: {', '.join(WEIGHTS)}.")
+
+
+def _print_weights(row: "WeightFile") -> None:
+    print(f"{row.id}\n    {row.name}, {row.told_size}")
+    _print_indented(f"licence: {row.licence}")
+
+
+def _print_copy(copy: "Copy") -> None:
+    print(f"{copy.row.id}: {'DAMAGED' if copy.flaw else 'right'}")
+    _print_indented(f"{copy.path} ({copy.origin}): {copy.flaw or copy.told}")
+
+
+def _print_indented(text: str) -> None:
+    """A paragraph under a heading; paths and addresses stay whole."""
+    told = textwrap.TextWrapper(COLUMNS, "    ", "      ", break_long_words=False, break_on_hyphens=False)
+    print(told.fill(text), flush=True)
 
 
 def _given(*sections: Section) -> dict[str, Any]:

