@@ -40,3 +40,7 @@ class ReconstructionError(GimSfmError):
 
 class DownloadError(GimSfmError):
     """A file that could not be fetched from the net, or came as another file than the one asked for."""
+
+
+class ResourceError(GimSfmError):
+    """Memory of the machine or its GPU that does not suffice for even the smallest piece of work."""

@@ -18,21 +18,36 @@ from gim_sfm.matchers import (
     resolve_device,
     weights_digest,
 )
-from gim_sfm.matchers.contract import DenseMatcher, SemiDenseMatcher, SparseMatcher
+from gim_sfm.matchers.contract import DenseMatcher, SemiDenseMatcher, SparseMatcher, WarpMatcher
 from gim_sfm.matchers.weights import WEIGHTS, load_state_dict, locate
 from gim_sfm.recipe import Recipe
 from gim_sfm.types import Photo
 
-KINDS = {"sparse": SparseMatcher, "semi-dense": SemiDenseMatcher, "dense": DenseMatcher}
+KINDS = {
+    "sparse": SparseMatcher,
+    "semi-dense": SemiDenseMatcher,
+    "dense": (DenseMatcher, WarpMatcher),
+}
 
 
-@pytest.fixture
-def installed():
-    try:
-        for row in WEIGHTS.values():
-            locate(row)
-    except WeightsError as error:
-        pytest.skip(error.message)
+def need_weights(name):
+    for status in describe(name):
+        if status.path is None:
+            pytest.skip(f"the weights {status.id} are not on this machine")
+
+
+def matched_points(matcher, photos):
+    if isinstance(matcher, DenseMatcher | WarpMatcher):
+        (found,) = matcher.matcher.correspond([photos])
+        return found.points0, found.points1
+    first, second = matcher.detector.extract(photos)
+    assert len(first) <= 600
+    if isinstance(matcher, SemiDenseMatcher):
+        (found,) = matcher.matcher.correspond([(first, second)])
+        return found.points0, found.points1
+    (found,) = matcher.matcher.match([(first, second)])
+    assert found.indices.dtype == np.int32
+    return first.keypoints[found.indices[:, 0]], second.keypoints[found.indices[:, 1]]
 
 
 def test_listing_matchers_loads_no_network_library():
@@ -70,6 +85,17 @@ def test_unknown_names_get_the_near_miss(asked, meant):
     assert "disk-lightglue" in str(caught.value)
 
 
+def test_matchers_of_vismatch_have_a_prefix():
+    row = find("vismatch:sift-nn")
+    assert (row.name, row.kind, row.weights) == ("vismatch:sift-nn", "dense", ())
+
+
+def test_every_way_of_joining_and_every_companion_is_known():
+    for row in MATCHERS.values():
+        assert (row.joining is None) == (row.kind == "sparse")
+        assert find(row.anchors).kind == "sparse"
+
+
 def test_devices():
     assert resolve_device("cpu").type == "cpu"
     assert resolve_device("auto").type in ("cpu", "cuda", "mps")
@@ -85,7 +111,8 @@ def test_a_gpu_that_is_not_there_is_told():
 
 
 @pytest.mark.parametrize("name", MATCHERS)
-def test_every_matcher_matches_a_photo_with_itself_shifted(installed, name):
+def test_every_matcher_matches_a_photo_with_itself_shifted(name):
+    need_weights(name)
     pixels = data.astronaut()
     photos = [
         Photo(np.ascontiguousarray(part), (480, 480)) for part in (pixels[:480, :480], pixels[32:, 24:504])
@@ -93,21 +120,14 @@ def test_every_matcher_matches_a_photo_with_itself_shifted(installed, name):
     matcher = load(name, device="cpu", max_keypoints=600, image_size=480)
     row = find(name)
     assert isinstance(matcher, KINDS[row.kind])
-    first, second = matcher.detector.extract(photos)
-    assert len(first) <= 600
-    if isinstance(matcher, SemiDenseMatcher):
-        (found,) = matcher.matcher.correspond([(first, second)])
-        points0, points1 = found.points0, found.points1
-    else:
-        (found,) = matcher.matcher.match([(first, second)])
-        assert found.indices.dtype == np.int32
-        points0, points1 = first.keypoints[found.indices[:, 0]], second.keypoints[found.indices[:, 1]]
+    points0, points1 = matched_points(matcher, photos)
     moved = np.median(points0 - points1, axis=0)
-    assert len(found) > 100
-    np.testing.assert_allclose(moved, (24, 32), atol=0.6 if row.kind == "semi-dense" else 0.3)
+    assert len(points0) > 100
+    np.testing.assert_allclose(moved, (24, 32), atol=0.3 if row.kind == "sparse" else 0.6)
 
 
-def test_weights_of_ones_own_are_used_and_must_fit(installed, tmp_path):
+def test_weights_of_ones_own_are_used_and_must_fit(tmp_path):
+    need_weights("xfeat-star")
     own = load_state_dict(locate(WEIGHTS["xfeat"]))
     own["skip1.1.bias"] += 0.5
     torch.save(own, tmp_path / "tuned.pt")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gim_sfm.errors import SettingsError, WeightsError
+from gim_sfm.matchers import building
+from gim_sfm.matchers.building import VISMATCH, Setup
 from gim_sfm.matchers.weights import (
     WEIGHTS,
     WeightFile,
@@ -25,31 +27,15 @@ from gim_sfm.matchers.weights import (
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from gim_sfm.matchers.contract import Matcher
 
 Kind = Literal["sparse", "semi-dense", "dense"]
+Joining = Literal["anchored", "merged", "quantised", "coarse-grid"]
+"""How matched positions that differ from pair to pair become keypoints; see `gim_sfm.sfm.tracks`."""
+
 DEFAULT = "aliked-lightglue"
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a matcher is built with.
-
-    Attributes:
-        weights: Parameters of each network, by the id of its weight file.
-        device: Where to compute.
-        precision: Number format of the networks.
-        max_keypoints: Most keypoints of a photo.
-        image_size: Longest side in pixels of what the detector sees.
-    """
-
-    weights: Mapping[str, "dict[str, Tensor]"]
-    device: "torch.device"
-    precision: "torch.dtype"
-    max_keypoints: int
-    image_size: int
+GIM_TERMS = "GIM's weights: research use only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +51,10 @@ class MatcherRow:
         image_size: Default longest side in pixels of what the detector sees.
         max_keypoints: Default number of keypoints of a photo.
         build: Makes the matcher; imports its networks only then.
+        joining: Default way from its matches to tracks; None where they join keypoints already.
+        anchors: Matcher whose keypoints serve where its own do not repeat, or it has none.
+        grid: Pixels to a cell of the grid that the network matches on, where it does.
+        batch: Photos or pairs that a GPU takes at once.
     """
 
     name: str
@@ -75,6 +65,10 @@ class MatcherRow:
     image_size: int
     max_keypoints: int
     build: "Callable[[Setup], Matcher]"
+    joining: Joining | None = None
+    anchors: str = DEFAULT
+    grid: int = 0
+    batch: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,88 +86,6 @@ class WeightStatus:
     told: str
 
 
-def _aliked_lightglue(setup: Setup) -> "Matcher":
-    from gim_sfm.matchers.aliked import AlikedDetector
-    from gim_sfm.matchers.contract import SparseMatcher
-    from gim_sfm.matchers.lightglue import LightGlueMatcher
-
-    return SparseMatcher(
-        AlikedDetector(
-            setup.weights["aliked-n16"],
-            device=setup.device,
-            precision=setup.precision,
-            max_keypoints=setup.max_keypoints,
-            image_size=setup.image_size,
-        ),
-        LightGlueMatcher(setup.weights["aliked-lightglue"], device=setup.device, precision=setup.precision),
-    )
-
-
-def _disk_lightglue(setup: Setup) -> "Matcher":
-    from gim_sfm.matchers.contract import SparseMatcher
-    from gim_sfm.matchers.disk import DiskDetector
-    from gim_sfm.matchers.lightglue import LightGlueMatcher
-
-    return SparseMatcher(
-        DiskDetector(
-            setup.weights["disk"],
-            device=setup.device,
-            precision=setup.precision,
-            max_keypoints=setup.max_keypoints,
-            image_size=setup.image_size,
-        ),
-        LightGlueMatcher(setup.weights["disk-lightglue"], device=setup.device, precision=setup.precision),
-    )
-
-
-def _xfeat_lighterglue(setup: Setup) -> "Matcher":
-    from gim_sfm.matchers.contract import SparseMatcher
-    from gim_sfm.matchers.lightglue import LIGHTERGLUE, LightGlueMatcher
-    from gim_sfm.matchers.xfeat import XFeatDetector
-
-    return SparseMatcher(
-        XFeatDetector(
-            setup.weights["xfeat"],
-            device=setup.device,
-            precision=setup.precision,
-            max_keypoints=setup.max_keypoints,
-            image_size=setup.image_size,
-        ),
-        LightGlueMatcher(
-            setup.weights["xfeat-lighterglue"],
-            device=setup.device,
-            precision=setup.precision,
-            architecture=LIGHTERGLUE,
-        ),
-    )
-
-
-def _xfeat_star(setup: Setup) -> "Matcher":
-    from gim_sfm.matchers.contract import SemiDenseMatcher
-    from gim_sfm.matchers.xfeat import XFeatStarDetector, XFeatStarMatcher
-
-    return SemiDenseMatcher(
-        XFeatStarDetector(
-            setup.weights["xfeat"],
-            device=setup.device,
-            precision=setup.precision,
-            max_keypoints=setup.max_keypoints,
-            image_size=setup.image_size,
-        ),
-        XFeatStarMatcher(setup.weights["xfeat"], device=setup.device, precision=setup.precision),
-    )
-
-
-def _root_sift(setup: Setup) -> "Matcher":
-    from gim_sfm.matchers.contract import SparseMatcher
-    from gim_sfm.matchers.sift import NearestNeighbourMatcher, RootSiftDetector
-
-    return SparseMatcher(
-        RootSiftDetector(max_keypoints=setup.max_keypoints, image_size=setup.image_size),
-        NearestNeighbourMatcher(device=setup.device),
-    )
-
-
 MATCHERS: dict[str, MatcherRow] = {
     row.name: row
     for row in (
@@ -185,7 +97,7 @@ MATCHERS: dict[str, MatcherRow] = {
             weights=("aliked-n16", "aliked-lightglue"),
             image_size=1024,
             max_keypoints=2048,
-            build=_aliked_lightglue,
+            build=building.aliked_lightglue,
         ),
         MatcherRow(
             name="disk-lightglue",
@@ -195,7 +107,7 @@ MATCHERS: dict[str, MatcherRow] = {
             weights=("disk", "disk-lightglue"),
             image_size=1024,
             max_keypoints=2048,
-            build=_disk_lightglue,
+            build=building.disk_lightglue,
         ),
         MatcherRow(
             name="xfeat-lighterglue",
@@ -205,7 +117,7 @@ MATCHERS: dict[str, MatcherRow] = {
             weights=("xfeat", "xfeat-lighterglue"),
             image_size=1280,
             max_keypoints=2048,
-            build=_xfeat_lighterglue,
+            build=building.xfeat_lighterglue,
         ),
         MatcherRow(
             name="xfeat-star",
@@ -215,7 +127,9 @@ MATCHERS: dict[str, MatcherRow] = {
             weights=("xfeat",),
             image_size=1280,
             max_keypoints=4096,
-            build=_xfeat_star,
+            build=building.xfeat_star,
+            joining="anchored",
+            anchors="xfeat-lighterglue",
         ),
         MatcherRow(
             name="root-sift",
@@ -225,7 +139,101 @@ MATCHERS: dict[str, MatcherRow] = {
             weights=(),
             image_size=1600,
             max_keypoints=8192,
-            build=_root_sift,
+            build=building.root_sift,
+        ),
+        MatcherRow(
+            name="gim-lightglue",
+            kind="sparse",
+            summary="SuperPoint and LightGlue trained by GIM on internet videos; generalises furthest.",
+            licence=f"{GIM_TERMS}; SuperPoint: Magic Leap, non-commercial",
+            weights=("gim-lightglue",),
+            image_size=1024,
+            max_keypoints=2048,
+            build=building.gim_lightglue,
+        ),
+        MatcherRow(
+            name="superpoint-lightglue",
+            kind="sparse",
+            summary="The usual learned pair of the field, for comparison.",
+            licence="SuperPoint: Magic Leap, non-commercial; Apache-2.0 (LightGlue)",
+            weights=("superpoint", "superpoint-lightglue"),
+            image_size=1024,
+            max_keypoints=2048,
+            build=building.superpoint_lightglue,
+        ),
+        MatcherRow(
+            name="gim-loftr",
+            kind="dense",
+            summary="LoFTR trained by GIM: matches without keypoints, on weak texture, too.",
+            licence=GIM_TERMS,
+            weights=("gim-loftr",),
+            image_size=1024,
+            max_keypoints=4096,
+            build=building.gim_loftr,
+            joining="coarse-grid",
+            grid=8,
+            batch=2,
+        ),
+        MatcherRow(
+            name="loftr",
+            kind="dense",
+            summary="LoFTR as published for outdoor scenes.",
+            licence="Apache-2.0",
+            weights=("loftr-outdoor",),
+            image_size=1024,
+            max_keypoints=4096,
+            build=building.loftr,
+            joining="coarse-grid",
+            grid=8,
+            batch=2,
+        ),
+        MatcherRow(
+            name="gim-dkm",
+            kind="dense",
+            summary="DKM trained by GIM: a place for every pixel; for the hardest pairs, wants a GPU.",
+            licence=GIM_TERMS,
+            weights=("gim-dkm",),
+            image_size=896,
+            max_keypoints=4096,
+            build=building.gim_dkm,
+            joining="anchored",
+            batch=2,
+        ),
+        MatcherRow(
+            name="dkm",
+            kind="dense",
+            summary="DKM as published for outdoor scenes.",
+            licence="MIT",
+            weights=("dkm-outdoor",),
+            image_size=720,
+            max_keypoints=4096,
+            build=building.dkm,
+            joining="anchored",
+            batch=2,
+        ),
+        MatcherRow(
+            name="gim-roma",
+            kind="dense",
+            summary="RoMa trained by GIM: the most robust and the slowest; needs the extra [roma].",
+            licence=f"{GIM_TERMS}; Apache-2.0 (DINOv2)",
+            weights=("gim-roma", "dinov2-vitl14"),
+            image_size=672,
+            max_keypoints=4096,
+            build=building.gim_roma,
+            joining="anchored",
+            batch=2,
+        ),
+        MatcherRow(
+            name="roma",
+            kind="dense",
+            summary="RoMa as published for outdoor scenes; needs the extra [roma].",
+            licence="MIT; Apache-2.0 (DINOv2)",
+            weights=("roma-outdoor", "dinov2-vitl14"),
+            image_size=560,
+            max_keypoints=4096,
+            build=building.roma,
+            joining="anchored",
+            batch=2,
         ),
     )
 }
@@ -240,9 +248,16 @@ def find(name: str) -> MatcherRow:
     """
     if name in MATCHERS:
         return MATCHERS[name]
+    if name.startswith(VISMATCH):
+        from gim_sfm.matchers import vismatch
+
+        return vismatch.row(name.removeprefix(VISMATCH))
     near = get_close_matches(name.lower().replace("_", "-").replace("+", "-"), MATCHERS, n=1, cutoff=0.4)
     asked = f"Did you mean {near[0]}? " if near else ""
-    raise SettingsError(f"There is no matcher {name!r}.", remedy=f"{asked}There are: {', '.join(MATCHERS)}.")
+    raise SettingsError(
+        f"There is no matcher {name!r}.",
+        remedy=f"{asked}There are: {', '.join(MATCHERS)}, and {VISMATCH}NAME for those of vismatch.",
+    )
 
 
 def load(
@@ -257,7 +272,7 @@ def load(
     """Loads a matcher, fetching its weights where they are not on this machine.
 
     Args:
-        name: A name of `MATCHERS`.
+        name: A name of `MATCHERS`, or `vismatch:` and a name of that package.
         weights: A folder with weight files, or one file that stands in for one of the matcher's own.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `mps`.
         precision: `auto` (the fastest that is accurate on the device), `float32`, `bfloat16` or `float16`.
