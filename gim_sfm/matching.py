@@ -32,16 +32,33 @@ from gim_sfm.images import (
     read_signed_photo,
     signature,
 )
-from gim_sfm.matchers.contract import DenseMatcher, Detector, Matcher, SemiDenseMatcher, SparseMatcher
+from gim_sfm.matchers.batches import InBatches
+from gim_sfm.matchers.contract import (
+    DenseMatcher,
+    Detector,
+    Matcher,
+    SemiDenseMatcher,
+    SparseMatcher,
+    Warper,
+    WarpMatcher,
+)
 from gim_sfm.progress import stage
 from gim_sfm.store import FeatureStore, MatchStore, as_stored
-from gim_sfm.types import Correspondences, Features, Matches, Pair, Photo
+from gim_sfm.types import AnchoredPhoto, Correspondences, Features, Matches, Pair, Photo
+from gim_sfm.warps import carry_anchors
 
 Item = TypeVar("Item")
 Given = TypeVar("Given")
 Result = Matches | Correspondences
+Compute = Callable[[Sequence[tuple[Any, Any]]], Sequence[Result]]
 
 _FEATURES_PER_BLOCK, _PHOTOS_PER_BLOCK = 64, 16
+
+_ROUND_TRIP = 3.0
+"""Nodes of a warp's grid by which the way there and back may miss a keypoint."""
+
+_CERTAIN = 0.05
+"""Certainty of a warp below which a keypoint counts as not seen; GIM's sampling begins to trust it here."""
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +132,53 @@ class PhotoSource:
         return signature(self.folder.path(name)).digest
 
 
+@dataclass(frozen=True, slots=True)
+class AnchoredSource:
+    """The photos of a folder with their keypoints, for a `Courier`.
+
+    Attributes:
+        photos: The photos.
+        features: Their keypoints.
+    """
+
+    photos: PhotoSource
+    features: FeatureStore
+
+    def read(self, name: str) -> AnchoredPhoto:
+        """Decodes a photo and reads its keypoints."""
+        return AnchoredPhoto(self.photos.read(name), self.features.read(name).keypoints)
+
+    def content(self, name: str) -> str:
+        """A digest of the photo's file and of its features."""
+        return f"{self.photos.content(name)}+{self.features.content(name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Courier:
+    """Matches the keypoints of photos with the places to which a dense matcher carries them.
+
+    Attributes:
+        warper: The dense matcher.
+    """
+
+    warper: Warper
+
+    def correspond(self, pairs: Sequence[tuple[AnchoredPhoto, AnchoredPhoto]]) -> list[Correspondences]:
+        """Keypoints that hold on the way there and back, in file pixels."""
+        warps = self.warper.warp([(first.photo, second.photo) for first, second in pairs])
+        return [
+            carry_anchors(
+                there,
+                back,
+                first.anchors,
+                second.anchors,
+                tolerances=(_ROUND_TRIP * max(there.step), _ROUND_TRIP * max(back.step)),
+                certain=_CERTAIN,
+            )
+            for (first, second), (there, back) in zip(pairs, warps, strict=True)
+        ]
+
+
 def extract_features(
     folder: ImageFolder,
     names: Sequence[str],
@@ -136,7 +200,7 @@ def extract_features(
         longest: Decode JPEG photos at the smallest scale whose longest side still has this many pixels.
         masks: Folder of masks in COLMAP's naming; keypoints on black are dropped. A changed mask counts as a
             changed photo.
-        batch: Photos a call of the detector.
+        batch: Photos a call of the detector, fewer where memory does not suffice.
         strict: Raise on the first photo that cannot be read instead of leaving it out.
 
     Raises:
@@ -146,6 +210,7 @@ def extract_features(
     unmasked = _without_mask(masks, names)
     todo = [name for name in names if not _is_current(folder, name, masks, store)]
     broken: dict[str, str] = {}
+    extract = InBatches(detector.extract, batch)
     watch, depth = _Stopwatch(), 2 * max(batch, _readers())
     loading = _ahead(lambda name: _load(folder, name, longest, masks), todo, _readers(), depth)
     with (
@@ -155,7 +220,7 @@ def extract_features(
         for loaded in _chunks(loading, batch):
             whole = _whole(loaded, broken, strict)
             with watch:
-                found = detector.extract([item.photo for item in whole]) if whole else []
+                found = extract([item.photo for item in whole])
             for item, features in zip(whole, found, strict=True):
                 store.write(item.name, item.unmasked(features), item.signed, item.mask_signed)
             advance(len(loaded))
@@ -166,7 +231,7 @@ def extract_features(
 
 def match_pairs(
     pairs: Sequence[Pair],
-    matcher: Matcher,
+    matcher: Matcher | Courier,
     source: Source,
     store: MatchStore,
     *,
@@ -181,10 +246,10 @@ def match_pairs(
 
     Args:
         pairs: The pairs, each once.
-        matcher: Of any kind.
-        source: The `FeatureStore`, or a `PhotoSource` for a dense matcher.
+        matcher: Of any kind, or a `Courier`.
+        source: The `FeatureStore`; a `PhotoSource` for a dense matcher, an `AnchoredSource` for a `Courier`.
         store: Takes the results; published at the end.
-        batch: Pairs a call of the matcher.
+        batch: Pairs a call of the matcher, fewer where memory does not suffice.
         strict: Raise on the first photo that cannot be read instead of leaving its pairs out.
         on_pair: Called in this thread with every pair and its result as stored; first those already stored.
 
@@ -197,7 +262,7 @@ def match_pairs(
     usable = {pair: (contents[pair[0]], contents[pair[1]]) for pair in pairs if contents.keys() >= set(pair)}
     todo = [pair for pair, made_from in usable.items() if not store.is_current(pair, made_from)]
     _replay(usable.keys(), set(todo), store, on_pair)
-    plan, watch, matched = _plan(matcher), _Stopwatch(), 0
+    plan, watch, matched = _plan(matcher, batch), _Stopwatch(), 0
     read = lru_cache(2 * plan.block + 1)(source.read)
     loading = _ahead(lambda pair: _load_pair(pair, read), in_blocks(todo, plan.block), 1, 2 * batch)
     with stage("Matching", len(usable), "pair", done=len(usable) - len(todo)) as advance, closing(loading):
@@ -274,7 +339,7 @@ class _LoadedPair:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    compute: Callable[[Sequence[tuple[Any, Any]]], Sequence[Result]]
+    compute: Compute
     nothing: Result
     block: int
     sparse: bool
@@ -285,21 +350,31 @@ _NO_MATCHES = Matches(np.empty((0, 2), np.int32), _NO_SCORES)
 _NO_CORRESPONDENCES = Correspondences(_NO_POINTS, _NO_POINTS, _NO_SCORES)
 
 
-def _plan(matcher: Matcher) -> _Plan:
+def _plan(matcher: Matcher | Courier, batch: int) -> _Plan:
     match matcher:
         case SparseMatcher():
-            return _Plan(matcher.matcher.match, _NO_MATCHES, _FEATURES_PER_BLOCK, sparse=True)
+            return _Plan(
+                InBatches(matcher.matcher.match, batch), _NO_MATCHES, _FEATURES_PER_BLOCK, sparse=True
+            )
         case SemiDenseMatcher():
-            return _Plan(matcher.matcher.correspond, _NO_CORRESPONDENCES, _FEATURES_PER_BLOCK, sparse=False)
-        case DenseMatcher():
-            return _Plan(matcher.matcher.correspond, _NO_CORRESPONDENCES, _PHOTOS_PER_BLOCK, sparse=False)
+            return _Plan(
+                InBatches(matcher.matcher.correspond, batch),
+                _NO_CORRESPONDENCES,
+                _FEATURES_PER_BLOCK,
+                sparse=False,
+            )
+        case DenseMatcher() | WarpMatcher():
+            compute: Compute = matcher.matcher.correspond
+        case Courier():
+            compute = matcher.correspond
+    return _Plan(InBatches(compute, batch), _NO_CORRESPONDENCES, _PHOTOS_PER_BLOCK, sparse=False)
 
 
 def _match(plan: _Plan, inputs: Sequence[tuple[Any, Any]]) -> list[Result]:
     """Results of each pair; a pair with a photo without keypoints has none, and no network need see it."""
     filled = [not any(isinstance(item, Features) and len(item) == 0 for item in pair) for pair in inputs]
     chosen = [pair for pair, full in zip(inputs, filled, strict=True) if full]
-    found = iter(plan.compute(chosen) if chosen else ())
+    found = iter(plan.compute(chosen))
     return [next(found) if full else plan.nothing for full in filled]
 
 

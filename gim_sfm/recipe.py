@@ -41,8 +41,17 @@ class MatchingSettings(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic inside the networks; auto takes the fastest that the processor has."
     )
+    batch: int | None = Field(
+        None, ge=1, description="Photos or pairs that the network takes at once [1, on a GPU more]."
+    )
     masks: Path | None = Field(
         None, description="Folder of masks named as COLMAP does (photo.jpg.png, black = leave out)."
+    )
+    tracks: Literal["auto", "anchored", "merged", "quantised", "coarse-grid"] = Field(
+        "auto", description="How dense matches become keypoints that repeat [what suits the matcher]."
+    )
+    rescue: str | None = Field(
+        None, description="Second matcher, for photos that the first one links weakly or not at all."
     )
 
 
@@ -121,7 +130,10 @@ class ReconstructSettings(TypedDict, total=False):
     image_size: int | None
     max_keypoints: int | None
     precision: Literal["auto", "float32", "bfloat16", "float16"]
+    batch: int | None
     masks: Path | str | None
+    tracks: Literal["auto", "anchored", "merged", "quantised", "coarse-grid"]
+    rescue: str | None
     pairs: Literal[
         "auto",
         "exhaustive",

@@ -1,7 +1,7 @@
-"""From pairs to a verified COLMAP database: matching, tracks of semi-dense matches, two-view geometry."""
+"""From pairs to a verified COLMAP database: matching, tracks of dense matches, two-view geometry, rescue."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -10,21 +10,22 @@ import numpy as np
 from jaxtyping import Float32
 
 from gim_sfm.files import write_text
-from gim_sfm.matchers.contract import Matcher, SparseMatcher
+from gim_sfm.matchers.contract import SparseMatcher
 from gim_sfm.matching import match_pairs
+from gim_sfm.recipe import digest
 from gim_sfm.sfm.colmap import Cameras, write_database
+from gim_sfm.sfm.positions import Positions
 from gim_sfm.sfm.report import PairFigures
+from gim_sfm.sfm.rescue import pairs_to_rescue, weakly_linked
 from gim_sfm.sfm.stopwatch import Stopwatch
-from gim_sfm.sfm.tracks import merge
+from gim_sfm.sfm.track_quality import TrackFigures, measure_tracks
 from gim_sfm.sfm.verification import VerifiedPair, Verifier
-from gim_sfm.store import FeatureStore, MatchStore
 from gim_sfm.types import Correspondences, Matches, Pair
-
-MERGE_RADIUS = 4.0
-"""File pixels within which semi-dense points of different pairs become one keypoint."""
 
 Keypoints = Callable[[str], Float32[np.ndarray, "n 2"]]
 Indices = Callable[[Pair], Matches]
+
+NO_KEYPOINTS = np.zeros((0, 2), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,17 @@ class DatabaseFigures:
         inputs: Digest of all that went into it.
         keypoints: Number of keypoints by photo.
         pairs: Matches and inliers of every pair that was compared.
+        tracks: How the verified matches hang together.
+        rescued: Pairs that the second matcher was asked about and that became stronger by it.
+        lost: Photos that it was asked about because they did not come into a model.
     """
 
     inputs: str
     keypoints: Mapping[str, int]
     pairs: tuple[PairFigures, ...]
+    tracks: TrackFigures
+    rescued: tuple[Pair, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +55,8 @@ class MatchingJob:
 
     Attributes:
         pairs: The pairs.
-        matcher: The network.
-        features: Features of all photos in the pairs.
-        matches: Takes the matches.
+        first: The matcher at work.
+        rescue: A second matcher at work, where there is one.
         cameras: Camera of every photo that goes into the database.
         gps: Latitude, longitude and altitude of photos that carry them.
         seed: Seed of the verification.
@@ -58,96 +64,182 @@ class MatchingJob:
     """
 
     pairs: Sequence[Pair]
-    matcher: Matcher
-    features: FeatureStore
-    matches: MatchStore
+    first: Positions
+    rescue: Positions | None
     cameras: Cameras
     gps: Mapping[str, tuple[float, float, float]]
     seed: int
     inputs: str
 
 
-def build_database(path: Path, job: MatchingJob, watch: Stopwatch) -> DatabaseFigures:
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    """Keypoints, matches and geometry of all pairs."""
+
+    keypoints: Keypoints
+    matches: Indices
+    verified: Sequence[VerifiedPair]
+
+    @property
+    def figures(self) -> tuple[PairFigures, ...]:
+        return tuple(PairFigures(row.pair, row.matches, row.inliers) for row in self.verified)
+
+
+def build_database(
+    path: Path, job: MatchingJob, watch: Stopwatch, *, lost: Collection[str] = ()
+) -> DatabaseFigures:
     """Matches and verifies the pairs and writes the database, unless it holds just that already.
 
     Args:
         path: The database; its figures stand beside it in a .json file.
         job: What goes into it.
         watch: Is told where the time went.
+        lost: Photos that did not come into a model and shall be rescued, besides the weakly linked ones.
 
     Raises:
         OutputError: Something cannot be written; matches made so far are kept.
     """
     figures_path = path.with_suffix(".json")
     figures = _read_figures(figures_path)
-    if figures is not None and figures.inputs == job.inputs and path.exists():
+    if figures is not None and path.exists() and _is_current(figures, job, lost):
         return figures
     figures_path.unlink(missing_ok=True)
-    stages = _match_sparse if isinstance(job.matcher, SparseMatcher) else _match_and_merge
-    keypoints, indices, verified = stages(job, watch)
+    sparse = isinstance(job.first.lineup.matcher, SparseMatcher)
+    matched = _match_sparse(job, watch) if sparse else _match_and_join(job, watch)
+    rescued: tuple[Pair, ...] = ()
+    if job.rescue is not None:
+        matched, rescued = _rescue(job, job.rescue, matched, lost, watch)
     with watch.stage("database"):
+        keypoints = {name: matched.keypoints(name) for name in job.cameras}
         write_database(
             path,
             job.cameras,
-            ((name, keypoints(name)) for name in job.cameras),
-            ((pair, indices(pair).indices) for pair in job.pairs),
-            ((row.pair, row.geometry) for row in verified),
+            keypoints.items(),
+            ((pair, matched.matches(pair).indices) for pair in job.pairs),
+            ((row.pair, row.geometry) for row in matched.verified),
             gps=job.gps,
         )
+        inliers = ((row.pair, row.geometry.inlier_matches.astype(np.int32)) for row in matched.verified)
         figures = DatabaseFigures(
-            job.inputs,
-            {name: len(keypoints(name)) for name in job.cameras},
-            tuple(PairFigures(row.pair, row.matches, row.inliers) for row in verified),
+            inputs=digest(job.inputs, tuple(sorted(lost))),
+            keypoints={name: len(points) for name, points in keypoints.items()},
+            pairs=matched.figures,
+            tracks=measure_tracks(keypoints, inliers),
+            rescued=rescued,
+            lost=tuple(sorted(lost)),
         )
         write_text(figures_path, json.dumps(asdict(figures)))
     return figures
 
 
-def _match_sparse(job: MatchingJob, watch: Stopwatch) -> tuple[Keypoints, Indices, list[VerifiedPair]]:
+def _is_current(figures: DatabaseFigures, job: MatchingJob, lost: Collection[str]) -> bool:
+    return figures.inputs == digest(job.inputs, figures.lost) and set(lost) <= set(figures.lost)
+
+
+def _match_sparse(job: MatchingJob, watch: Stopwatch) -> _Matched:
     """Keypoints are the stored ones; verification runs beside matching."""
-    keypoints = cache(lambda name: job.features.read(name).keypoints)
+    first = job.first
+    keypoints = cache(lambda name: first.anchors.read(name).keypoints)
     with watch.stage("matching"), Verifier(job.cameras, seed=job.seed) as verifier:
 
         def verify(pair: Pair, found: Matches | Correspondences) -> None:
             assert isinstance(found, Matches)
             verifier.submit(pair, (keypoints(pair[0]), keypoints(pair[1])), found.indices)
 
-        outcome = match_pairs(job.pairs, job.matcher, job.features, job.matches, on_pair=verify)
+        outcome = match_pairs(
+            job.pairs,
+            first.lineup.matcher,
+            first.anchors,
+            first.matches,
+            batch=first.lineup.batch,
+            on_pair=verify,
+        )
         watch.note_inside("matching", outcome.seconds_in_network)
         verified = verifier.results()
 
-    def indices(pair: Pair) -> Matches:
-        found = job.matches.read(pair)
+    def matches(pair: Pair) -> Matches:
+        found = first.matches.read(pair)
         assert isinstance(found, Matches)
         return found
 
-    return keypoints, indices, verified
+    return _Matched(keypoints, matches, verified)
 
 
-def _match_and_merge(job: MatchingJob, watch: Stopwatch) -> tuple[Keypoints, Indices, list[VerifiedPair]]:
+def _match_and_join(job: MatchingJob, watch: Stopwatch) -> _Matched:
     """Keypoints are made from the matched positions of all pairs, so verification comes after."""
     with watch.stage("matching"):
-        outcome = match_pairs(job.pairs, job.matcher, job.features, job.matches)
+        outcome = job.first.match(job.pairs)
         watch.note_inside("matching", outcome.seconds_in_network)
     with watch.stage("tracks"):
+        tracks = job.first.join(job.pairs)
 
-        def correspondences(pair: Pair) -> Correspondences:
-            found = job.matches.read(pair)
-            assert isinstance(found, Correspondences)
-            return found
+    def keypoints(name: str) -> Float32[np.ndarray, "n 2"]:
+        return tracks.keypoints.get(name, NO_KEYPOINTS)
 
-        merged = merge(lambda: ((pair, correspondences(pair)) for pair in job.pairs), radius=MERGE_RADIUS)
-    none = np.zeros((0, 2), np.float32)
+    def matches(pair: Pair) -> Matches:
+        return tracks.matches(pair, job.first.read(pair))
+
+    return _Matched(keypoints, matches, _verify(job, job.pairs, keypoints, matches, watch))
+
+
+def _rescue(
+    job: MatchingJob, rescue: Positions, base: _Matched, lost: Collection[str], watch: Stopwatch
+) -> tuple[_Matched, tuple[Pair, ...]]:
+    """Asks the second matcher about the photos that hang by a thread; keeps what makes a pair stronger."""
+    weak = weakly_linked(list(job.cameras), base.figures) | set(lost)
+    pairs = pairs_to_rescue(base.figures, weak)
+    with watch.stage("rescue"):
+        outcome = rescue.match(pairs)
+        watch.note_inside("rescue", outcome.seconds_in_network)
+        tracks = rescue.join_to(base.keypoints, pairs)
+
+    def keypoints(name: str) -> Float32[np.ndarray, "n 2"]:
+        return tracks.keypoints.get(name, base.keypoints(name))
+
+    def joined(pair: Pair) -> Matches:
+        return _add(base.matches(pair), tracks.matches(pair, rescue.read(pair)))
+
+    before = {row.pair: row for row in base.verified}
+    after = _verify(job, pairs, keypoints, joined, watch)
+    better = {row.pair: row for row in after if row.inliers > before[row.pair].inliers}
+
+    def matches(pair: Pair) -> Matches:
+        return joined(pair) if pair in better else base.matches(pair)
+
+    verified = [better.get(row.pair, row) for row in base.verified]
+    return _Matched(keypoints, matches, verified), tuple(better)
+
+
+def _verify(
+    job: MatchingJob, pairs: Sequence[Pair], keypoints: Keypoints, matches: Indices, watch: Stopwatch
+) -> list[VerifiedPair]:
     with watch.stage("verification"), Verifier(job.cameras, seed=job.seed, threads=2) as verifier:
-        for pair, found in merged.matches.items():
-            verifier.submit(pair, (merged.keypoints[pair[0]], merged.keypoints[pair[1]]), found.indices)
-        verified = verifier.results()
-    return lambda name: merged.keypoints.get(name, none), merged.matches.__getitem__, verified
+        for pair in pairs:
+            verifier.submit(pair, (keypoints(pair[0]), keypoints(pair[1])), matches(pair).indices)
+        return verifier.results()
+
+
+def _add(found: Matches, more: Matches) -> Matches:
+    """Matches, and those of others that share no keypoint with them."""
+    taken = [np.isin(more.indices[:, side], found.indices[:, side]) for side in (0, 1)]
+    free = ~(taken[0] | taken[1])
+    return Matches(
+        np.concatenate([found.indices, more.indices[free]]), np.concatenate([found.scores, more.scores[free]])
+    )
 
 
 def _read_figures(path: Path) -> DatabaseFigures | None:
     if not path.exists():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
+    if "tracks" not in record:  # written before there were any
+        return None
     pairs = tuple(PairFigures(**{**row, "names": tuple(row["names"])}) for row in record["pairs"])
-    return DatabaseFigures(record["inputs"], record["keypoints"], pairs)
+    return DatabaseFigures(
+        inputs=record["inputs"],
+        keypoints=record["keypoints"],
+        pairs=pairs,
+        tracks=TrackFigures(**record["tracks"]),
+        rescued=tuple((first, second) for first, second in record["rescued"]),
+        lost=tuple(record["lost"]),
+    )

@@ -4,14 +4,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from gim_sfm import pair_choice
 from gim_sfm.errors import InputError
 from gim_sfm.images import ImageFolder, PhotoHeader, read_header, read_photo
-from gim_sfm.matchers.contract import DenseMatcher, Matcher, SparseMatcher
+from gim_sfm.matchers.contract import DenseMatcher, SemiDenseMatcher, SparseMatcher, WarpMatcher
 from gim_sfm.pair_file import from_file
 from gim_sfm.recipe import PairingSettings
-from gim_sfm.types import Features, Photo
+from gim_sfm.sfm.lineup import Lineup
+from gim_sfm.types import Features
 
 SAMPLED_PHOTOS = 4
 """Photos extracted and matched to measure the speed; the first one only warms up."""
@@ -80,26 +82,26 @@ def plan_pairs(settings: PairingSettings, headers: Mapping[str, PhotoHeader]) ->
     return f"{method} ({reason})", min(everything, count * per_photo)
 
 
-def measure_speed(
-    matcher: Matcher, folder: ImageFolder, names: Sequence[str], longest: int
-) -> tuple[float, float]:
+def measure_speed(lineup: Lineup, folder: ImageFolder, names: Sequence[str]) -> tuple[float, float]:
     """Seconds a photo takes to extract and a pair to match, measured on the first few."""
-    if isinstance(matcher, DenseMatcher):
-        photos = [read_photo(folder.path(name), longest=longest) for name in names[:SAMPLED_PHOTOS]]
-        return 0.0, _seconds_each(lambda pair: matcher.matcher.correspond([pair]), list(pairwise(photos)))
-    features: list[Features] = []
+    matcher, features, own = lineup.matcher, list[Features](), list[Features]()
+    few = names[:SAMPLED_PHOTOS]
 
     def extract(name: str) -> None:
-        photo: Photo = read_photo(folder.path(name), longest=longest)
-        features.extend(matcher.detector.extract([photo]))
+        features.extend(lineup.detector.extract([read_photo(folder.path(name), longest=lineup.detected)]))
+        if isinstance(matcher, SemiDenseMatcher):
+            own.extend(matcher.detector.extract([read_photo(folder.path(name), longest=lineup.longest)]))
 
-    def match(pair: tuple[Features, Features]) -> object:
+    def match(pair: tuple[Any, Any]) -> object:
         if isinstance(matcher, SparseMatcher):
             return matcher.matcher.match([pair])
         return matcher.matcher.correspond([pair])
 
-    each = _seconds_each(extract, names[:SAMPLED_PHOTOS])
-    return each, _seconds_each(match, list(pairwise(features)))
+    each = _seconds_each(extract, few)
+    if isinstance(matcher, DenseMatcher | WarpMatcher):
+        photos = [read_photo(folder.path(name), longest=lineup.longest) for name in few]
+        return each, _seconds_each(match, list(pairwise(photos)))
+    return each, _seconds_each(match, list(pairwise(own or features)))
 
 
 def _seconds_each(work: Callable[..., object], items: Sequence[object]) -> float:

@@ -14,16 +14,18 @@ from gim_sfm import matchers
 from gim_sfm.archive import exclusive
 from gim_sfm.errors import InputError, ReconstructionError, SettingsError
 from gim_sfm.images import ImageFolder, PhotoHeader
-from gim_sfm.matchers.contract import DenseMatcher, Matcher
+from gim_sfm.matchers.contract import SemiDenseMatcher, SparseMatcher
 from gim_sfm.matching import extract_features
 from gim_sfm.pair_file import write_pairs
 from gim_sfm.recipe import Recipe, ReconstructSettings, digest
 from gim_sfm.sfm.colmap import Cameras, assign_cameras, parse_camera_params
 from gim_sfm.sfm.known import read_intrinsics, read_poses
-from gim_sfm.sfm.matched import MatchingJob, build_database
+from gim_sfm.sfm.lineup import Lineup, assemble, rescue_settings
+from gim_sfm.sfm.matched import DatabaseFigures, MatchingJob, build_database
 from gim_sfm.sfm.modelling import Modelled, build_and_publish
 from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
 from gim_sfm.sfm.planning import Plan, measure_speed, plan_pairs, read_headers
+from gim_sfm.sfm.positions import Positions
 from gim_sfm.sfm.report import PairFigures, RunFacts, build_report, write_report
 from gim_sfm.sfm.stopwatch import Stopwatch
 from gim_sfm.sfm.verification import parallax_degrees
@@ -38,8 +40,8 @@ BEST_PAIRS = 3
 NO_EXIF = "|||"
 """How the camera key of a photo begins that tells neither make, model nor focal length."""
 
-STORES_VERSION = 1
-"""Raised when the same settings would give other features or matches than before."""
+ENOUGH_LINKED = 4
+"""Photos linked by verified pairs of which a model must hold more than two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,36 +128,120 @@ def reconstruct(
     job = _prepare(photos, out, recipe, device, strict, settings)
     watch = Stopwatch()
     with watch.stage("networks"):
-        matcher = _load_matcher(job)
-    key = _stores_key(job.recipe)
+        lineup = assemble(job.recipe.matching, device)
+        helper = rescue_settings(job.recipe.matching)
+        rescuer = assemble(helper, device) if helper else None
     with ExitStack() as stores:
         stores.enter_context(exclusive(job.out))
+        key = lineup.features_key
         features = stores.enter_context(FeatureStore.open(job.out / "features.h5", digest(key), key))
-        matches = stores.enter_context(MatchStore.open(job.out / "matches.h5", digest(key), key))
         job.recipe.write(job.out / "recipe.toml")
-        broken, notes = _extract(job, matcher, features, watch)
+        broken, notes = _extract(job, lineup, features, watch)
         headers = {name: head for name, head in read_headers(job.folder)[0].items() if name not in broken}
         choice = _choose(job, headers, features, watch)
-        cameras = _cameras(job, headers)
-        matching = _matching_job(job, choice, matcher, features, matches, cameras, headers)
+        shared = _Shared(features, key)
+        first = _at_work(job, lineup, shared, "", stores)
+        second = _at_work(job, rescuer, shared, "rescue_", stores) if rescuer else None
+        matching = _matching_job(job, choice, first, second, headers)
         database = build_database(job.out / "database.db", matching, watch)
-    facts = RunFacts(
-        names=job.folder.names,
-        keypoints=database.keypoints,
-        pairs=database.pairs,
-        broken=broken,
-        recipe=job.recipe.model_dump(mode="json"),
-        device=job.device,
-        notes=(*notes, choice.told, *_assumed_cameras(job.recipe, headers)),
-    )
+        facts = RunFacts(
+            names=job.folder.names,
+            keypoints={},
+            pairs=(),
+            broken=broken,
+            recipe=job.recipe.model_dump(mode="json"),
+            device=job.device,
+            notes=(*notes, choice.told, *_assumed_cameras(job.recipe, headers)),
+        )
+        return _model(job, matching, database, facts, watch)
+
+
+def _model(
+    job: _Job, matching: MatchingJob, database: DatabaseFigures, facts: RunFacts, watch: Stopwatch
+) -> ReconstructResult:
+    """Maps the database; what stays out is given to the second matcher, once, and mapped again."""
+    known = _with_database(facts, database)
     try:
+        _refuse_collapsed(database, matching)
         modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
+        lost = _left_out(modelled, matching) - set(database.lost)
+        if matching.rescue is not None and lost:
+            logger.info("%d photos are not in the model; asking %s.", len(lost), job.recipe.matching.rescue)
+            path = job.out / "database.db"
+            database = build_database(path, matching, watch, lost=lost | set(database.lost))
+            known = _with_database(facts, database)
+            modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
+        _refuse_two_of_many(modelled, database)
     except ReconstructionError as error:
-        page = _report(job, facts, None, watch)
+        page = _report(job, known, None, watch)
         raise ReconstructionError(
             error.message, remedy=f"{error.remedy} {page} tells it photo by photo."
         ) from error
-    return _result(job, replace(facts, notes=(*facts.notes, *modelled.notes)), modelled, watch)
+    return _result(job, replace(known, notes=(*known.notes, *modelled.notes)), modelled, watch)
+
+
+def _with_database(facts: RunFacts, database: DatabaseFigures) -> RunFacts:
+    notes = [f"Matches hang together in {database.tracks}"]
+    if database.rescued:
+        notes.append(f"The second matcher made {len(database.rescued)} pairs stronger")
+    return replace(
+        facts,
+        keypoints=database.keypoints,
+        pairs=database.pairs,
+        tracks=database.tracks,
+        notes=(*facts.notes, *notes),
+    )
+
+
+def _left_out(modelled: Modelled, matching: MatchingJob) -> set[str]:
+    registered = {image.name for image in modelled.best.images.values() if image.has_pose}
+    return set(matching.cameras) - registered
+
+
+def _refuse_collapsed(database: DatabaseFigures, matching: MatchingJob) -> None:
+    """Matches that join no third photo would give a model of two photos, and no word why."""
+    if matching.first.lineup.joining is None or not database.tracks.collapsed:
+        return
+    raise ReconstructionError(
+        f"The matches of different pairs hardly share keypoints: {database.tracks}.",
+        remedy="Join them in another way (--tracks anchored or merged), or use a sparse matcher.",
+    )
+
+
+def _refuse_two_of_many(modelled: Modelled, database: DatabaseFigures) -> None:
+    """Two photos of many that verified pairs link are no result, but a sign."""
+    registered, linked = modelled.best.num_reg_images(), database.tracks.linked
+    if registered > 2 or linked < ENOUGH_LINKED:
+        return
+    raise ReconstructionError(
+        f"Only {registered} photos came into a model, though verified pairs link {linked}. "
+        f"Their matches hang together in {database.tracks}; the strongest pair has "
+        f"{database.tracks.best_pair} verified matches.",
+        remedy="Try more seeds (--tries 5), another matcher or --rescue, or photos in between.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Keypoints that repeat, for all matchers of a run.
+
+    Attributes:
+        features: The keypoints.
+        key: What they depend on.
+    """
+
+    features: FeatureStore
+    key: Mapping[str, object]
+
+
+def _at_work(job: _Job, lineup: Lineup, shared: _Shared, prefix: str, stores: ExitStack) -> Positions:
+    """A matcher with its stores; keypoints of its own only where it works on others than the shared ones."""
+    key, own = lineup.matches_key, shared.features
+    if isinstance(lineup.matcher, SparseMatcher | SemiDenseMatcher) and key != shared.key:
+        path = job.out / f"{prefix}own_features.h5"
+        own = stores.enter_context(FeatureStore.open(path, digest(key), key))
+    matches = stores.enter_context(MatchStore.open(job.out / f"{prefix}matches.h5", digest(key), key))
+    return Positions(lineup, job.folder, own, matches, shared.features, job.recipe.matching.masks)
 
 
 def _prepare(
@@ -181,50 +267,18 @@ def _prepare(
     return _Job(folder, Path(out), chosen, device, strict)
 
 
-def _load_matcher(job: _Job) -> Matcher:
-    chosen = job.recipe.matching
-    matcher = matchers.load(
-        chosen.matcher,
-        weights=chosen.weights,
-        device=job.device,
-        precision=chosen.precision,
-        max_keypoints=chosen.max_keypoints,
-        image_size=chosen.image_size,
-    )
-    if isinstance(matcher, DenseMatcher):
-        raise SettingsError(
-            f"{chosen.matcher} sees both photos at once and cannot be used here yet.",
-            remedy="Choose a sparse or semi-dense matcher; `gim-sfm matchers` lists them.",
-        )
-    return matcher
-
-
-def _stores_key(recipe: Recipe) -> dict[str, object]:
-    """What features and matches depend on besides the photos and masks."""
-    chosen, row = recipe.matching, matchers.find(recipe.matching.matcher)
-    return {
-        "matcher": chosen.matcher,
-        "weights": matchers.weights_digest(chosen.matcher, chosen.weights),
-        "image_size": chosen.image_size or row.image_size,
-        "max_keypoints": chosen.max_keypoints or row.max_keypoints,
-        "precision": chosen.precision,
-        "version": STORES_VERSION,
-    }
-
-
 def _extract(
-    job: _Job, matcher: Matcher, features: FeatureStore, watch: Stopwatch
+    job: _Job, lineup: Lineup, features: FeatureStore, watch: Stopwatch
 ) -> tuple[Mapping[str, str], list[str]]:
-    assert not isinstance(matcher, DenseMatcher)
-    chosen = job.recipe.matching
     with watch.stage("extraction"):
         outcome = extract_features(
             job.folder,
             job.folder.names,
-            matcher.detector,
+            lineup.detector,
             features,
-            longest=chosen.image_size or matchers.find(chosen.matcher).image_size,
-            masks=chosen.masks,
+            longest=lineup.detected,
+            masks=job.recipe.matching.masks,
+            batch=lineup.batch,
             strict=job.strict,
         )
     watch.note_inside("extraction", outcome.seconds_in_network)
@@ -290,16 +344,16 @@ def _known_intrinsics(recipe: Recipe, headers: Mapping[str, PhotoHeader]) -> Cam
 def _matching_job(
     job: _Job,
     choice: PairChoice,
-    matcher: Matcher,
-    features: FeatureStore,
-    matches: MatchStore,
-    cameras: Cameras,
+    first: Positions,
+    second: Positions | None,
     headers: Mapping[str, PhotoHeader],
 ) -> MatchingJob:
-    seed = job.recipe.mapping.seed
+    cameras, seed = _cameras(job, headers), job.recipe.mapping.seed
     inputs = digest(
-        _stores_key(job.recipe),
-        {name: features.content(name) for name in cameras},
+        first.lineup.matches_key,
+        first.lineup.joining,
+        second and second.lineup.matches_key,
+        {name: first.anchors.content(name) for name in cameras},
         choice.pairs,
         {name: camera.todict() for name, camera in cameras.items()},
         seed,
@@ -309,7 +363,15 @@ def _matching_job(
         for name, header in headers.items()
         if header.gps is not None
     }
-    return MatchingJob(choice.pairs, matcher, features, matches, cameras, gps, seed, inputs)
+    return MatchingJob(
+        pairs=choice.pairs,
+        first=first,
+        rescue=second,
+        cameras=cameras,
+        gps=gps,
+        seed=seed,
+        inputs=inputs,
+    )
 
 
 def _report(job: _Job, facts: RunFacts, model: pycolmap.Reconstruction | None, watch: Stopwatch) -> Path:
@@ -372,8 +434,8 @@ def plan(
             remedy="Replace the broken files.",
         )
     method, pairs = plan_pairs(job.recipe.pairing, headers)
-    longest = job.recipe.matching.image_size or matchers.find(job.recipe.matching.matcher).image_size
-    each_photo, each_pair = measure_speed(_load_matcher(job), job.folder, list(headers), longest)
+    lineup = assemble(job.recipe.matching, device)
+    each_photo, each_pair = measure_speed(lineup, job.folder, list(headers))
     return Plan(
         photos=len(headers),
         broken=broken,

@@ -15,6 +15,7 @@ import pycolmap
 
 from gim_sfm.files import write_text
 from gim_sfm.sfm.report_page import DRAWN_POINTS, NOTHING_TO_DRAW, Drawing, render_page
+from gim_sfm.sfm.track_quality import TrackFigures
 from gim_sfm.types import Pair
 
 FEW_MATCHES = 15
@@ -121,6 +122,7 @@ class RunFacts:
         calibration: What self-calibration did, one mapping a camera: `camera_id`, `verdict`, `before` and
             `after` (parameters), and whatever else is worth telling.
         recipe: All settings, by section.
+        tracks: How the verified matches hang together.
         device: Where the networks ran, e.g. "cpu" or a GPU's name.
         notes: Further sentences worth telling, e.g. what `auto` picked.
     """
@@ -134,6 +136,7 @@ class RunFacts:
     network_seconds: Mapping[str, float] = field(default_factory=dict)
     calibration: Sequence[Mapping[str, Any]] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    tracks: TrackFigures | None = None
     device: str = "cpu"
     notes: Sequence[str] = ()
 
@@ -157,6 +160,7 @@ def build_report(facts: RunFacts, model: pycolmap.Reconstruction | None) -> dict
         "photos": photos,
         "pairs": [_pair_row(pair) for pair in facts.pairs],
         "cameras": _camera_rows(model),
+        "tracks": asdict(facts.tracks) if facts.tracks else None,
         "calibration": [dict(row) for row in facts.calibration],
         "models": [asdict(row) for row in facts.models],
         "timings_s": dict(facts.timings),

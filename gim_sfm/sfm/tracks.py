@@ -1,99 +1,233 @@
-"""From matched positions, free in every pair, to keypoints that repeat over all pairs of a photo."""
+"""From matched positions, free in every pair, to keypoints that repeat over all pairs of a photo.
+
+Every strategy reads the pairs one by one, twice: first to place the keypoints of each photo, then to tell
+which keypoints a match joins. What stays in memory grows with the photos' area, not with the pairs.
+"""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64
-from scipy.spatial import cKDTree
+from jaxtyping import Float, Float32, Int32, Int64
 
+from gim_sfm.sfm.clusters import Anchored, Nearest, Sums, Tally, cluster
 from gim_sfm.types import Correspondences, Matches, Pair
+
+Strategy = Literal["anchored", "merged", "quantised", "coarse-grid"]
 
 ReadCorrespondences = Callable[[], Iterable[tuple[Pair, Correspondences]]]
 """Gives the correspondences of all pairs, one pair at a time; called once per pass."""
 
+Reach = Callable[[str], float]
+"""A distance in file pixels, for each photo."""
+
+CELLS_PER_RADIUS = 2
+
+
+class Locator(Protocol):
+    """Knows which keypoint of a photo a place belongs to."""
+
+    def locate(self, points: Float[np.ndarray, "n 2"]) -> Int64[np.ndarray, " n"]:
+        """Indices of the keypoints; -1 where there is none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
-class MergedTracks:
-    """Keypoints of every photo and the matches between them.
+class Tracks:
+    """Keypoints of every photo, and how matched positions become matches between them.
 
     Attributes:
         keypoints: Per photo (x, y) in file pixels.
-        matches: Per pair, one to one.
+        locators: Per photo.
     """
 
-    keypoints: dict[str, Float32[np.ndarray, "n 2"]]
-    matches: dict[Pair, Matches]
+    keypoints: Mapping[str, Float32[np.ndarray, "n 2"]]
+    locators: Mapping[str, Locator]
+
+    def matches(self, pair: Pair, found: Correspondences) -> Matches:
+        """Matches between the keypoints of a pair, one to one: the best scored of both their keypoints."""
+        if not len(found):
+            return Matches(np.empty((0, 2), np.int32), np.empty(0, np.float32))
+        first = self.locators[pair[0]].locate(found.points0)
+        second = self.locators[pair[1]].locate(found.points1)
+        kept = (first >= 0) & (second >= 0)
+        return one_to_one(first[kept], second[kept], found.scores[kept])
 
 
-def merge(read: ReadCorrespondences, *, radius: float) -> MergedTracks:
-    """Joins the points that all pairs place within `radius` pixels of each other into one keypoint.
+def merged(read: ReadCorrespondences, *, radius: Reach) -> Tracks:
+    """Joins the points that all pairs place within `radius` of each other into one keypoint.
 
     A keypoint stands at the score-weighted mean of its points, so it keeps sub-pixel precision.
 
     Args:
-        read: Source of the correspondences; read twice, so that only positions stay in memory.
-        radius: In file pixels. Below COLMAP's 10 px, beyond which it drops a track seen twice in one photo.
+        read: Source of the correspondences.
+        radius: File pixels, for a photo. Below COLMAP's 10 px, beyond which it drops a track seen twice in
+            one photo.
     """
-    points: dict[str, list[np.ndarray]] = defaultdict(list)
-    for (first, second), found in read():
-        points[first].append(np.column_stack([found.points0, found.scores]))
-        points[second].append(np.column_stack([found.points1, found.scores]))
-    keypoints = {name: _cluster(np.concatenate(parts), radius) for name, parts in points.items()}
-    trees = {name: cKDTree(positions) for name, positions in keypoints.items()}
-    matches = {
-        (first, second): _one_to_one(
-            _nearest(trees[first], found.points0), _nearest(trees[second], found.points1), found.scores
-        )
-        for (first, second), found in read()
-    }
-    return MergedTracks(keypoints, matches)
+    tallies: dict[str, Tally] = {}
+    for name, points, scores in _sides(read):
+        if name not in tallies:
+            tallies[name] = Tally(radius(name) / CELLS_PER_RADIUS)
+        tallies[name].add(points, scores)
+    keypoints = {name: _single(cluster(tally.cells(), radius(name))) for name, tally in tallies.items()}
+    return Tracks(keypoints, {name: Nearest(points, radius(name)) for name, points in keypoints.items()})
 
 
-def _cluster(weighted: np.ndarray, radius: float) -> Float32[np.ndarray, "k 2"]:
-    """Centres of the clusters of (x, y, weight) rows."""
-    if not len(weighted):
-        return np.zeros((0, 2), np.float32)
-    cells = np.unique(np.floor(weighted[:, :2] / radius).astype(np.int64), axis=0, return_inverse=True)[1]
-    centres, support = _means(weighted, cells.reshape(-1))
-    kept = _strongest(centres, support, radius)
-    nearest = _nearest(cKDTree(centres[kept]), weighted[:, :2])
-    return _means(weighted, nearest)[0].astype(np.float32)
+def anchored(
+    read: ReadCorrespondences,
+    *,
+    anchors: Callable[[str], Float32[np.ndarray, "n 2"]],
+    snap: Reach,
+    radius: Reach,
+) -> Tracks:
+    """Puts points on the anchors of their photo, and merges those that lie on none.
+
+    Keypoints 0 to n - 1 of a photo are its n anchors, so matches between anchors can join in.
+
+    Args:
+        read: Source of the correspondences; best those of `gim_sfm.warps.carry_anchors`.
+        anchors: Repeatable keypoints of a photo, (x, y) in file pixels.
+        snap: File pixels within which a point counts as the anchor itself, for a photo.
+        radius: File pixels within which other points are merged, for a photo.
+    """
+    fixed: dict[str, Nearest] = {}
+    tallies: dict[str, Tally] = {}
+    for name, points, scores in _sides(read):
+        if name not in fixed:
+            fixed[name] = Nearest(anchors(name), snap(name))
+            tallies[name] = Tally(radius(name) / CELLS_PER_RADIUS)
+        free = fixed[name].locate(points) < 0
+        tallies[name].add(points[free], scores[free])
+    keypoints, locators = {}, {}
+    for name, nearest in fixed.items():
+        between = _single(cluster(tallies[name].cells(), radius(name)))
+        keypoints[name] = np.concatenate([nearest.points, between])
+        locators[name] = Anchored(nearest, Nearest(between, radius(name)))
+    return Tracks(keypoints, locators)
 
 
-def _means(
-    weighted: np.ndarray, labels: Int64[np.ndarray, " n"]
-) -> tuple[Float64[np.ndarray, "k 2"], Float64[np.ndarray, " k"]]:
-    weights = weighted[:, 2] + 1e-6
-    total = np.bincount(labels, weights)
-    sums = [np.bincount(labels, weights * weighted[:, axis]) for axis in (0, 1)]
-    return np.column_stack(sums) / total[:, None], total
+def quantised(read: ReadCorrespondences, *, cell: float = 8, error: float = 2, most: int = 8192) -> Tracks:
+    """Rounds points to a grid, as hloc does: a cell is a keypoint and stands at its heaviest finer bin.
+
+    Where hloc decides between equally heavy bins by the order of the pairs, the upper left one is taken.
+
+    Args:
+        read: Source of the correspondences.
+        cell: Pixels to a side of a cell; at least `error`.
+        error: Pixels to a side of a bin, and farthest point from its keypoint.
+        most: Keypoints kept of each photo, the heaviest.
+    """
+    side = max(cell, error)
+    votes: dict[str, Sums] = defaultdict(lambda: Sums(1))
+    for name, points, scores in _sides(read):
+        votes[name].add(*_bins(points, scores, side, error))
+    keypoints = {name: _elected(*sums.result(), side, error, most) for name, sums in votes.items()}
+    return Tracks(keypoints, {name: Nearest(points, error) for name, points in keypoints.items()})
 
 
-def _strongest(centres: np.ndarray, support: np.ndarray, radius: float) -> np.ndarray:
-    """Indices of centres that no better supported, itself kept, centre comes closer to than `radius`."""
-    neighbours = cKDTree(centres).query_ball_point(centres, radius)
-    free = np.ones(len(centres), bool)
-    kept = []
-    for index in np.argsort(-support, kind="stable"):
-        if free[index]:
-            kept.append(index)
-            free[neighbours[index]] = False
-    return np.sort(np.array(kept))
+def coarse_grid(read: ReadCorrespondences, *, cell: Callable[[str], tuple[float, float]]) -> Tracks:
+    """Makes one keypoint of all points in a cell of the grid that the network matched on.
+
+    It stands at the score-weighted mean of its points.
+
+    Args:
+        read: Source of the correspondences.
+        cell: File pixels to a cell of the network's coarse grid in x and y, for a photo. The grid's nodes,
+            where the network places points, are the centres of the cells.
+    """
+    sides: dict[str, tuple[float, float]] = {}
+    tallies: dict[str, Tally] = defaultdict(lambda: Tally(1.0))
+    for name, points, scores in _sides(read):
+        if name not in sides:
+            sides[name] = cell(name)
+        tallies[name].add(points / np.array(sides[name]) + 0.5, scores)
+    keypoints, locators = {}, {}
+    for name, tally in tallies.items():
+        centres = tally.cells().centre
+        keypoints[name] = _single((centres - 0.5) * sides[name])
+        locators[name] = _Grid(np.floor(centres).astype(np.int64), sides[name])
+    return Tracks(keypoints, locators)
 
 
-def _nearest(tree: cKDTree, points: np.ndarray) -> Int64[np.ndarray, " n"]:
-    return np.asarray(tree.query(points)[1], np.int64)
-
-
-def _one_to_one(
+def one_to_one(
     first: Int64[np.ndarray, " m"], second: Int64[np.ndarray, " m"], scores: Float32[np.ndarray, " m"]
 ) -> Matches:
-    """The best scored match of each keypoint on either side."""
-    order = np.argsort(-scores, kind="stable")
+    """The matches that are the best scored of both their keypoints, in the order of the first."""
+    order = np.lexsort((second, first, -scores))
     indices: Int32[np.ndarray, "m 2"] = np.column_stack([first, second])[order].astype(np.int32)
-    kept = np.ones(len(indices), bool)
+    best = [np.zeros(len(indices), bool), np.zeros(len(indices), bool)]
     for side in (0, 1):
-        kept &= np.isin(np.arange(len(indices)), np.unique(indices[:, side], return_index=True)[1])
+        best[side][np.unique(indices[:, side], return_index=True)[1]] = True
+    kept = np.flatnonzero(best[0] & best[1])
+    kept = kept[np.argsort(indices[kept, 0], kind="stable")]
     return Matches(indices[kept], scores[order][kept])
+
+
+def _sides(read: ReadCorrespondences) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
+    """Photo, points and scores of either side of every pair."""
+    for (first, second), found in read():
+        yield first, found.points0, found.scores
+        yield second, found.points1, found.scores
+
+
+def _single(points: np.ndarray) -> Float32[np.ndarray, "n 2"]:
+    return np.asarray(points, np.float32).reshape(-1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The occupied cells of a grid, in the order of their rows."""
+
+    cells: Int64[np.ndarray, "k 2"]
+    side: tuple[float, float]
+
+    def locate(self, points: Float[np.ndarray, "n 2"]) -> Int64[np.ndarray, " n"]:
+        asked = np.floor(np.asarray(points, np.float64) / self.side + 0.5).astype(np.int64)
+        known, keys = self._keys(self.cells), self._keys(asked)
+        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.asarray(np.where(known[place] == keys, place, -1))
+
+    @staticmethod
+    def _keys(cells: Int64[np.ndarray, "k 2"]) -> Int64[np.ndarray, " k"]:
+        return np.asarray(cells[:, 1] * (1 << 31) + cells[:, 0])
+
+
+_PLACES, _BINS = 1 << 20, 1 << 7
+"""Cells to a side of a photo, and bins to a side of a cell, that a key can tell apart."""
+
+_VOTE = 1 << 30
+"""Fixed-point one of a vote, so that the order of pairs does not matter."""
+
+
+def _bins(
+    points: np.ndarray, scores: np.ndarray, cell: float, error: float
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 1"]]:
+    """The key of each point's cell and bin, and its vote."""
+    shifted = points + np.float32(0.5)
+    cells = np.round(shifted / cell).astype(np.int64)
+    within = np.round(shifted / error).astype(np.int64) - _first_bin(cells, cell, error)
+    keys = ((cells[:, 1] * _PLACES + cells[:, 0]) * _BINS + within[:, 1]) * _BINS + within[:, 0]
+    return keys, np.round(np.asarray(scores, np.float64)[:, None] * _VOTE).astype(np.int64)
+
+
+def _first_bin(cells: np.ndarray, cell: float, error: float) -> np.ndarray:
+    """The bin at or before the first place that belongs to a cell."""
+    return np.floor((cells - 0.5) * cell / error).astype(np.int64)
+
+
+def _elected(
+    keys: Int64[np.ndarray, " n"], sums: Int64[np.ndarray, "n 1"], cell: float, error: float, most: int
+) -> Float32[np.ndarray, "k 2"]:
+    """The places of the heaviest bin of each cell, heaviest first."""
+    votes = sums[:, 0]
+    owner = keys // _BINS**2
+    begins = np.flatnonzero(np.diff(owner, prepend=-1))
+    highest = np.repeat(np.maximum.reduceat(votes, begins), np.diff(begins, append=len(votes)))
+    winners = np.flatnonzero(votes == highest)
+    winners = winners[np.flatnonzero(np.diff(owner[winners], prepend=-1))]
+    order = winners[np.argsort(-votes[winners], kind="stable")][:most]
+    cells = np.column_stack([owner[order] % _PLACES, owner[order] // _PLACES])
+    within = np.column_stack([keys[order] % _BINS, keys[order] // _BINS % _BINS])
+    return _single((_first_bin(cells, cell, error) + within) * error - 0.5)
