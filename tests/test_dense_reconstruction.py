@@ -1,0 +1,233 @@
+"""Dense matchers in the main job, by one that knows the drawn world's depth: joining, rescue, collapse."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import gim_sfm
+from gim_sfm.demo import measure
+from gim_sfm.drawn_world import DrawnWorld
+from gim_sfm.errors import ReconstructionError, SettingsError
+from gim_sfm.images import read_photo
+from gim_sfm.matchers import MATCHERS, MatcherRow
+from gim_sfm.matchers.building import Setup
+from gim_sfm.matchers.contract import DenseMatcher, PhotoPair, WarpMatcher
+from gim_sfm.sfm.known import read_poses
+from gim_sfm.types import Correspondences, Photo
+from gim_sfm.warps import Warp
+
+STEP = 2
+NOISE = 0.4
+
+
+class Oracle:
+    """Warps from true depth, with the noise of a network's; knows photos by their pixels.
+
+    Args:
+        world: The truth.
+        photos: Folder of the photos as they lie there.
+        samples: Matches drawn from a warp.
+    """
+
+    def __init__(self, world: DrawnWorld, photos: Path, samples: int = 1500) -> None:
+        self.world, self.samples = world, samples
+        read = {name: read_photo(photos / name).pixels for name in world.photos if (photos / name).exists()}
+        self.names = {pixels.tobytes(): name for name, pixels in read.items()}
+        self.asked: list[tuple[str, str]] = []
+        self.depth = cache(world.depth)
+
+    def warp(self, pairs: Sequence[PhotoPair]) -> list[tuple[Warp, Warp]]:
+        named = [tuple(self.names[photo.pixels.tobytes()] for photo in pair) for pair in pairs]
+        self.asked += [(first, second) for first, second in named]
+        return [(self._way(first, second), self._way(second, first)) for first, second in named]
+
+    def correspond(self, pairs: Sequence[PhotoPair]) -> list[Correspondences]:
+        found = []
+        for there, _ in self.warp(pairs):
+            random = np.random.default_rng(len(self.asked))
+            nodes = np.stack(np.nonzero(there.certainty > 0)[::-1], 1).astype(np.float32)
+            chosen = nodes[random.choice(len(nodes), min(self.samples, len(nodes)), replace=False)] * STEP
+            places, certainty = there.carry(chosen)
+            found.append(Correspondences(chosen, places, certainty))
+        return found
+
+    def _way(self, first: str, second: str) -> Warp:
+        depth = self.depth(first)[::STEP, ::STEP]
+        rows, columns = np.indices(depth.shape) * STEP
+        places, deep = self._project(
+            first, second, np.stack([columns, rows], -1).reshape(-1, 2), depth.ravel()
+        )
+        target = self.depth(second)
+        inside = ((places >= 0) & (places <= np.array(target.shape[::-1]) - 1)).all(axis=1) & (deep > 0)
+        near = np.clip(np.nan_to_num(places).round().astype(int), 0, np.array(target.shape[::-1]) - 1)
+        seen = inside & (np.abs(target[near[:, 1], near[:, 0]] - deep) < 0.02 * deep)
+        noise = np.random.default_rng(len(first + second)).normal(0, NOISE, (*depth.shape, 2))
+        blurred = cv2.GaussianBlur(noise, (0, 0), 2) * 4
+        return Warp(
+            (np.nan_to_num(places).reshape(*depth.shape, 2) + blurred).astype(np.float32),
+            seen.reshape(depth.shape).astype(np.float32),
+            (0.0, 0.0),
+            (float(STEP), float(STEP)),
+        )
+
+    def _project(
+        self, first: str, second: str, pixels: np.ndarray, depth: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        one, other = self.world.photos[first], self.world.photos[second]
+        finite = np.where(np.isfinite(depth), depth, 1e6)
+        middle = np.array(one.camera.principal_point)
+        rays = np.c_[(pixels - middle) / one.camera.focal, np.ones(len(pixels))]
+        world = (rays * finite[:, None] - one.cam_from_world[:, 3]) @ one.cam_from_world[:, :3]
+        there = world @ other.cam_from_world[:, :3].T + other.cam_from_world[:, 3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            flat = there[:, :2] / there[:, 2:]
+        places = flat * other.camera.focal + np.array(other.camera.principal_point)
+        return places, np.where(np.isfinite(depth), there[:, 2], -1)
+
+
+def enlist(
+    monkeypatch: pytest.MonkeyPatch, matcher: WarpMatcher | DenseMatcher, joining: str = "anchored"
+) -> None:
+    """Puts a matcher into the table under the name `oracle`."""
+
+    def build(_setup: Setup) -> WarpMatcher | DenseMatcher:
+        return matcher
+
+    row = MatcherRow(
+        name="oracle",
+        kind="dense",
+        summary="Knows the truth.",
+        licence="none",
+        weights=(),
+        image_size=640,
+        max_keypoints=2000,
+        build=build,
+        joining=joining,  # type: ignore[arg-type]
+        anchors="root-sift",
+    )
+    monkeypatch.setitem(MATCHERS, "oracle", row)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "position", "of_three"),
+    [("anchored", 0.01, 0.5), ("merged", 0.03, 0.3), ("quantised", 0.03, 0.15)],
+)
+def test_dense_matches_register_all_photos(
+    tracks: str,
+    position: float,
+    of_three: float,
+    drawn_world: DrawnWorld,
+    drawn_photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enlist(monkeypatch, WarpMatcher(Oracle(drawn_world, drawn_photos)))
+    result = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", matcher="oracle", tracks=tracks)
+    found = {name: view.cam_from_world.matrix() for name, view in read_poses(result.model).items()}
+    accuracy = measure(found, drawn_world.cam_from_world)
+    assert result.registered == 8
+    assert accuracy.position_share[1] < position
+    report = json.loads(result.report.with_suffix(".json").read_text())
+    assert report["tracks"]["of_three"] > of_three
+    assert any("Matches hang together" in note for note in report["notes"])
+
+
+def test_a_second_run_asks_the_network_nothing(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = Oracle(drawn_world, drawn_photos)
+    enlist(monkeypatch, WarpMatcher(oracle))
+    first = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", matcher="oracle")
+    asked = len(oracle.asked)
+    again = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", matcher="oracle")
+    assert (asked, len(oracle.asked)) == (28, 28)
+    assert again.points == first.points
+
+
+def test_masked_matches_are_left_out(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enlist(monkeypatch, WarpMatcher(Oracle(drawn_world, drawn_photos)))
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in drawn_world.photos:
+        mask = np.full((426, 640), 255, np.uint8)
+        mask[:, 320:] = 0
+        cv2.imwrite(str(masks / f"{name}.png"), mask)
+    settings = {"matcher": "oracle", "tracks": "merged", "masks": masks}
+    result = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", **settings)
+    places = [point.xy[0] for image in result.read_model().images.values() for point in image.points2D]
+    assert max(places) < 326, "merging may move a keypoint by no more than its radius"
+
+
+def test_a_blurred_photo_is_rescued_by_the_second_matcher(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    blurred = sorted(drawn_world.photos)[-1]
+    for name in drawn_world.photos:
+        pixels = cv2.imread(str(drawn_photos / name))
+        assert pixels is not None
+        cv2.imwrite(str(photos / name), cv2.GaussianBlur(pixels, (0, 0), 12) if name == blurred else pixels)
+    oracle = Oracle(drawn_world, photos)
+    enlist(monkeypatch, WarpMatcher(oracle))
+    alone = gim_sfm.reconstruct(photos, tmp_path / "alone", matcher="root-sift")
+    assert alone.registered == 7
+    rescued = gim_sfm.reconstruct(photos, tmp_path / "rescued", matcher="root-sift", rescue="oracle")
+    assert rescued.registered == 8
+    assert 0 < len(oracle.asked) <= 10
+    assert all(blurred in pair for pair in oracle.asked)
+    found = {name: view.cam_from_world.matrix() for name, view in read_poses(rescued.model).items()}
+    assert measure(found, drawn_world.cam_from_world).position_share[1] < 0.03
+
+
+class Aimless:
+    """Right matches, but at places that no two pairs share."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.oracle = oracle
+
+    def correspond(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
+        return self.oracle.correspond(pairs)
+
+
+def test_matches_that_share_no_keypoints_are_told_instead_of_two_photos(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in sorted(drawn_world.photos)[:4]:
+        (photos / name).write_bytes((drawn_photos / name).read_bytes())
+    enlist(monkeypatch, DenseMatcher(Aimless(Oracle(drawn_world, photos, samples=40))), "merged")
+    with pytest.raises(ReconstructionError, match="hardly share keypoints") as told:
+        gim_sfm.reconstruct(photos, tmp_path / "out", matcher="oracle")
+    assert "--tracks" in told.value.remedy
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"matcher": "root-sift", "tracks": "merged"}, "do not suit"),
+        ({"matcher": "oracle", "tracks": "coarse-grid"}, "do not suit"),
+        ({"matcher": "root-sift", "rescue": "root-sift"}, "cannot rescue"),
+        ({"matcher": "root-sift", "rescue": "nothing"}, "no matcher"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(
+    settings: dict[str, str],
+    message: str,
+    drawn_world: DrawnWorld,
+    drawn_photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enlist(monkeypatch, WarpMatcher(Oracle(drawn_world, drawn_photos)))
+    with pytest.raises(SettingsError, match=message):
+        gim_sfm.reconstruct(drawn_photos, tmp_path / "out", **settings)
