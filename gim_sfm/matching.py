@@ -16,10 +16,11 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from gim_sfm.carrying import Anchored, Courier, Source
 from gim_sfm.errors import InputError
 from gim_sfm.images import (
     ImageFolder,
@@ -28,7 +29,6 @@ from gim_sfm.images import (
     mask_path,
     masks_missing,
     read_mask,
-    read_photo,
     read_signed_photo,
     signature,
 )
@@ -39,26 +39,18 @@ from gim_sfm.matchers.contract import (
     Matcher,
     SemiDenseMatcher,
     SparseMatcher,
-    Warper,
     WarpMatcher,
 )
 from gim_sfm.progress import stage
 from gim_sfm.store import FeatureStore, MatchStore, as_stored
-from gim_sfm.types import AnchoredPhoto, Correspondences, Features, Matches, Pair, Photo
-from gim_sfm.warps import carry_anchors
+from gim_sfm.types import Correspondences, Features, Matches, Pair, Photo
 
 Item = TypeVar("Item")
 Given = TypeVar("Given")
 Result = Matches | Correspondences
-Compute = Callable[[Sequence[tuple[Any, Any]]], Sequence[Result]]
+Compute = Callable[[Sequence[tuple[Any, Any]]], Sequence[Any]]
 
 _FEATURES_PER_BLOCK, _PHOTOS_PER_BLOCK = 64, 16
-
-_ROUND_TRIP = 3.0
-"""Nodes of a warp's grid by which the way there and back may miss a keypoint."""
-
-_CERTAIN = 0.05
-"""Certainty of a warp below which a keypoint counts as not seen; GIM's sampling begins to trust it here."""
 
 log = logging.getLogger(__name__)
 
@@ -97,86 +89,6 @@ class MatchingOutcome:
     kept: int
     broken: Mapping[str, str]
     seconds_in_network: float
-
-
-class Source(Protocol):
-    """Where a matcher's inputs come from: a `FeatureStore` or `PhotoSource`."""
-
-    def read(self, name: str) -> Any:
-        """The features or the photo of this name."""
-        ...
-
-    def content(self, name: str) -> str:
-        """A digest of what `read` gives."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PhotoSource:
-    """The photos of a folder, for matchers that see both photos at once.
-
-    Attributes:
-        folder: The photos.
-        longest: As in `read_photo`.
-    """
-
-    folder: ImageFolder
-    longest: int | None = None
-
-    def read(self, name: str) -> Photo:
-        """Decodes a photo."""
-        return read_photo(self.folder.path(name), longest=self.longest)
-
-    def content(self, name: str) -> str:
-        """The digest of the photo's file."""
-        return signature(self.folder.path(name)).digest
-
-
-@dataclass(frozen=True, slots=True)
-class AnchoredSource:
-    """The photos of a folder with their keypoints, for a `Courier`.
-
-    Attributes:
-        photos: The photos.
-        features: Their keypoints.
-    """
-
-    photos: PhotoSource
-    features: FeatureStore
-
-    def read(self, name: str) -> AnchoredPhoto:
-        """Decodes a photo and reads its keypoints."""
-        return AnchoredPhoto(self.photos.read(name), self.features.read(name).keypoints)
-
-    def content(self, name: str) -> str:
-        """A digest of the photo's file and of its features."""
-        return f"{self.photos.content(name)}+{self.features.content(name)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Courier:
-    """Matches the keypoints of photos with the places to which a dense matcher carries them.
-
-    Attributes:
-        warper: The dense matcher.
-    """
-
-    warper: Warper
-
-    def correspond(self, pairs: Sequence[tuple[AnchoredPhoto, AnchoredPhoto]]) -> list[Correspondences]:
-        """Keypoints that hold on the way there and back, in file pixels."""
-        warps = self.warper.warp([(first.photo, second.photo) for first, second in pairs])
-        return [
-            carry_anchors(
-                there,
-                back,
-                first.anchors,
-                second.anchors,
-                tolerances=(_ROUND_TRIP * max(there.step), _ROUND_TRIP * max(back.step)),
-                certain=_CERTAIN,
-            )
-            for (first, second), (there, back) in zip(pairs, warps, strict=True)
-        ]
 
 
 def extract_features(
@@ -268,8 +180,7 @@ def match_pairs(
     with stage("Matching", len(usable), "pair", done=len(usable) - len(todo)) as advance, closing(loading):
         for loaded in _chunks(loading, batch):
             whole = _whole(loaded, broken, strict)
-            with watch:
-                found = _match(plan, [item.inputs for item in whole])
+            found = _match(plan, [item.inputs for item in whole], watch)
             for item, result in zip(whole, map(as_stored, found), strict=True):
                 store.write(item.pair, result, usable[item.pair], len(item.inputs[0]) if plan.sparse else 0)
                 on_pair(item.pair, result)
@@ -337,12 +248,17 @@ class _LoadedPair:
     inputs: tuple[Any, Any]
 
 
+def _as_found(_inputs: Any, found: Result) -> Result:
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     compute: Compute
     nothing: Result
     block: int
-    sparse: bool
+    sparse: bool = False
+    finish: Callable[[tuple[Any, Any], Any], Result] = _as_found
 
 
 _NO_POINTS, _NO_SCORES = np.empty((0, 2), np.float32), np.empty(0, np.float32)
@@ -353,29 +269,32 @@ _NO_CORRESPONDENCES = Correspondences(_NO_POINTS, _NO_POINTS, _NO_SCORES)
 def _plan(matcher: Matcher | Courier, batch: int) -> _Plan:
     match matcher:
         case SparseMatcher():
-            return _Plan(
-                InBatches(matcher.matcher.match, batch), _NO_MATCHES, _FEATURES_PER_BLOCK, sparse=True
-            )
+            compute: Compute = matcher.matcher.match
+            return _Plan(InBatches(compute, batch), _NO_MATCHES, _FEATURES_PER_BLOCK, sparse=True)
         case SemiDenseMatcher():
-            return _Plan(
-                InBatches(matcher.matcher.correspond, batch),
-                _NO_CORRESPONDENCES,
-                _FEATURES_PER_BLOCK,
-                sparse=False,
-            )
+            compute = matcher.matcher.correspond
+            return _Plan(InBatches(compute, batch), _NO_CORRESPONDENCES, _FEATURES_PER_BLOCK)
         case DenseMatcher() | WarpMatcher():
-            compute: Compute = matcher.matcher.correspond
+            compute = matcher.matcher.correspond
+            return _Plan(InBatches(compute, batch), _NO_CORRESPONDENCES, _PHOTOS_PER_BLOCK)
         case Courier():
-            compute = matcher.correspond
-    return _Plan(InBatches(compute, batch), _NO_CORRESPONDENCES, _PHOTOS_PER_BLOCK, sparse=False)
+            look: Compute = InBatches(matcher.look, batch)
+            return _Plan(look, _NO_CORRESPONDENCES, _PHOTOS_PER_BLOCK, finish=matcher.carry)
 
 
-def _match(plan: _Plan, inputs: Sequence[tuple[Any, Any]]) -> list[Result]:
+def _match(plan: _Plan, inputs: Sequence[tuple[Any, Any]], watch: "_Stopwatch") -> list[Result]:
     """Results of each pair; a pair with a photo without keypoints has none, and no network need see it."""
-    filled = [not any(isinstance(item, Features) and len(item) == 0 for item in pair) for pair in inputs]
+    filled = [not any(_is_empty(item) for item in pair) for pair in inputs]
     chosen = [pair for pair, full in zip(inputs, filled, strict=True) if full]
-    found = iter(plan.compute(chosen))
-    return [next(found) if full else plan.nothing for full in filled]
+    with watch:
+        found = plan.compute(chosen)
+    finished = iter([plan.finish(pair, each) for pair, each in zip(chosen, found, strict=True)])
+    return [next(finished) if full else plan.nothing for full in filled]
+
+
+def _is_empty(item: Any) -> bool:
+    seen = item.seen if isinstance(item, Anchored) else item
+    return isinstance(seen, Features) and len(seen) == 0
 
 
 def _load_pair(pair: Pair, read: Callable[[str], Any]) -> _LoadedPair | _Failed:

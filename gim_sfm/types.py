@@ -77,16 +77,3 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-
-@dataclass(frozen=True, slots=True)
-class AnchoredPhoto:
-    """A photo with the keypoints that a dense matcher shall carry into its partners.
-
-    Attributes:
-        photo: The decoded photo.
-        anchors: (x, y) in file pixels.
-    """
-
-    photo: Photo
-    anchors: Float32[np.ndarray, "n 2"]

@@ -180,7 +180,9 @@ def _round_trip(
 ) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, " n"]]:
     """Places there, and their certainty: 0 where it is too small or the way back leads elsewhere."""
     places, certainty = there.carry(points)
-    returned, certainty_back = back.carry(places)
-    missed = np.linalg.norm(returned - points, axis=1) > tolerance
-    doubtful = (np.minimum(certainty, certainty_back) < certain) | missed
-    return places, np.where(doubtful, np.float32(0), certainty)
+    going = np.flatnonzero(certainty >= certain)
+    returned, certainty_back = back.carry(places[going])
+    missed = np.linalg.norm(returned - points[going], axis=1) > tolerance
+    held = np.zeros_like(certainty)
+    held[going] = np.where((certainty_back < certain) | missed, np.float32(0), certainty[going])
+    return places, held

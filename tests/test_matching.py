@@ -13,9 +13,9 @@ from PIL import Image
 
 from gim_sfm import matching
 from gim_sfm.errors import InputError
-from gim_sfm.images import ImageFolder
+from gim_sfm.images import ImageFolder, read_photo
 from gim_sfm.matchers.contract import DenseMatcher, SemiDenseMatcher, SparseMatcher
-from gim_sfm.matching import PhotoSource, extract_features, in_blocks, match_pairs
+from gim_sfm.matching import extract_features, in_blocks, match_pairs
 from gim_sfm.store import FeatureStore, MatchStore
 from gim_sfm.types import Correspondences, Features, Matches, Photo
 
@@ -112,7 +112,7 @@ def test_every_photo_is_extracted_once(folder, tmp_path, batch):
         assert len(detector.seen) == 5
         assert max(detector.batches) == min(batch, 5)
         for name in folder.names:
-            photo = matching.read_photo(folder.path(name))
+            photo = read_photo(folder.path(name))
             assert_equal(store.read(name), detector.features(photo))
     with features_at(tmp_path) as store:
         again = extract_features(folder, folder.names, detector, store, batch=batch)
@@ -131,7 +131,7 @@ def test_new_and_replaced_photos_alone_are_extracted(folder, tmp_path):
     with features_at(tmp_path) as store:
         outcome = extract_features(folder, folder.names, detector, store)
         assert (outcome.extracted, outcome.kept) == (2, 3)
-        assert_equal(store.read("b.png"), detector.features(matching.read_photo(folder.path("b.png"))))
+        assert_equal(store.read("b.png"), detector.features(read_photo(folder.path("b.png"))))
 
 
 def test_broken_photos_are_left_out_and_named(folder, tmp_path, caplog):

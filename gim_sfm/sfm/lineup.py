@@ -8,7 +8,7 @@ from typing import Any
 from gim_sfm import matchers
 from gim_sfm.errors import SettingsError
 from gim_sfm.matchers import Joining, MatcherRow
-from gim_sfm.matchers.contract import Detector, Matcher, SparseMatcher, WarpMatcher
+from gim_sfm.matchers.contract import Detector, Matcher, SparseMatcher
 from gim_sfm.recipe import MatchingSettings
 
 STORES_VERSION = 1
@@ -45,12 +45,17 @@ class Lineup:
 
     @property
     def carries(self) -> bool:
-        """Whether the matcher is handed keypoints, which it carries from photo to photo."""
-        return isinstance(self.matcher, WarpMatcher) and self.joining == "anchored"
+        """Whether the detector's keypoints go along with the matches."""
+        return self.joining == "anchored"
 
 
-def assemble(settings: MatchingSettings, device: str) -> Lineup:
+def assemble(settings: MatchingSettings, device: str, *, beside: Lineup | None = None) -> Lineup:
     """Loads the matcher of the settings, and its companion where it finds no keypoints.
+
+    Args:
+        settings: Which, and how.
+        device: Where it shall compute.
+        beside: A matcher whose keypoints it shall use, instead of a companion's.
 
     Raises:
         SettingsError: Matcher, device or way of joining do not exist or do not go together.
@@ -59,23 +64,38 @@ def assemble(settings: MatchingSettings, device: str) -> Lineup:
     row = matchers.find(settings.matcher)
     joining = choose_joining(row, settings.tracks)
     matcher = _load(row, settings, device)
-    sparse = isinstance(matcher, SparseMatcher)
-    companion = settings if sparse else companion_settings(settings, row)
-    found_by = matchers.find(companion.matcher)
-    finder = matcher if sparse else _load(found_by, companion, device)
-    assert isinstance(finder, SparseMatcher)
-    carries = isinstance(matcher, WarpMatcher) and joining == "anchored"
+    finder = beside or _finder(row, matcher, settings, device)
+    key = _key(row, settings)
     return Lineup(
         row=row,
         matcher=matcher,
         detector=finder.detector,
         joining=joining,
         longest=settings.image_size or row.image_size,
-        detected=companion.image_size or found_by.image_size,
+        detected=finder.detected,
         batch=settings.batch or (1 if matchers.resolve_device(device).type == "cpu" else row.batch),
-        features_key=_key(found_by, companion),
-        matches_key=_key(row, settings) | ({"carried": True} if carries else {}),
+        features_key=finder.features_key,
+        matches_key=key | {"carried": finder.features_key["matcher"]} if joining == "anchored" else key,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """What finds keypoints that repeat, as far as a `Lineup` tells of it."""
+
+    detector: Detector
+    detected: int
+    features_key: Key
+
+
+def _finder(row: MatcherRow, matcher: Matcher, settings: MatchingSettings, device: str) -> _Finder:
+    if isinstance(matcher, SparseMatcher):
+        return _Finder(matcher.detector, settings.image_size or row.image_size, _key(row, settings))
+    asked = companion_settings(settings, row)
+    companion = matchers.find(asked.matcher)
+    loaded = _load(companion, asked, device)
+    assert isinstance(loaded, SparseMatcher)
+    return _Finder(loaded.detector, companion.image_size, _key(companion, asked))
 
 
 def choose_joining(row: MatcherRow, asked: str) -> Joining | None:
@@ -127,6 +147,7 @@ def rescue_settings(settings: MatchingSettings) -> MatchingSettings | None:
         weights=_folder(settings),
         precision=settings.precision,
         batch=settings.batch,
+        tracks="anchored" if matchers.find(settings.rescue).joining else "auto",
     )
 
 

@@ -8,22 +8,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from gim_sfm.carrying import AnchoredSource, Courier, PhotoSource, Source
 from gim_sfm.images import ImageFolder, keep_unmasked, mask_path, read_header, read_mask
-from gim_sfm.matchers.contract import Matcher, SemiDenseMatcher, SparseMatcher, WarpMatcher
-from gim_sfm.matching import (
-    AnchoredSource,
-    Courier,
-    MatchingOutcome,
-    PhotoSource,
-    Source,
-    extract_features,
-    match_pairs,
-)
+from gim_sfm.matchers.contract import Matcher, SemiDenseMatcher, SparseMatcher
+from gim_sfm.matching import MatchingOutcome, extract_features, match_pairs
 from gim_sfm.sfm.lineup import Lineup
 from gim_sfm.sfm.tracks import Tracks, anchored, coarse_grid, merged, quantised
 from gim_sfm.store import FeatureStore, MatchStore
 from gim_sfm.types import Correspondences, Matches, Pair
-from gim_sfm.warps import Scattered, carry_anchors
 
 SNAP = 1.5
 """Pixels of the network's input within which a carried keypoint counts as a keypoint of its partner."""
@@ -31,13 +23,6 @@ SNAP = 1.5
 MERGED_WITHIN = 3.0
 """Pixels of the network's input within which other points become one keypoint."""
 
-REACH = 32.0
-"""Pixels of the network's input beyond which a match says nothing about a keypoint."""
-
-DEPARTURE = 3.0
-"""Pixels of the network's input by which matches round a keypoint may depart from one affine map."""
-
-CERTAIN = 0.05
 _MASKS_KEPT = 64
 
 Keypoints = Callable[[str], Float32[np.ndarray, "n 2"]]
@@ -76,9 +61,7 @@ class Positions:
             first, second = found.indices.T
             return Correspondences(points[0][first], points[1][second], found.scores)
         kept = self._unmasked(pair[0], found.points0) & self._unmasked(pair[1], found.points1)
-        found = Correspondences(found.points0[kept], found.points1[kept], found.scores[kept])
-        scattered = self.lineup.joining == "anchored" and not self.lineup.carries
-        return self._carry(pair, found) if scattered else found
+        return Correspondences(found.points0[kept], found.points1[kept], found.scores[kept])
 
     def join(self, pairs: Sequence[Pair]) -> Tracks:
         """Keypoints that repeat over the pairs."""
@@ -124,38 +107,14 @@ class Positions:
 
     def _matcher(self) -> Matcher | Courier:
         matcher = self.lineup.matcher
-        if isinstance(matcher, WarpMatcher) and self.lineup.carries:
-            return Courier(matcher.matcher)
-        return matcher
+        if isinstance(matcher, SparseMatcher) or not self.lineup.carries:
+            return matcher
+        return Courier(matcher)
 
     def _source(self) -> Source:
-        if isinstance(self.lineup.matcher, SparseMatcher | SemiDenseMatcher):
-            return self.features
-        photos = PhotoSource(self.folder, self.lineup.longest)
-        return AnchoredSource(photos, self.anchors) if self.lineup.carries else photos
-
-    def _carry(self, pair: Pair, found: Correspondences) -> Correspondences:
-        """The keypoints of both photos with their places among the matched positions."""
-        pixels = self.pixel(pair[0]), self.pixel(pair[1])
-        ends = found.points0, found.points1
-        there, back = (
-            Scattered(
-                ends[side],
-                ends[1 - side],
-                found.scores,
-                reach=REACH * pixels[side],
-                tolerance=DEPARTURE * pixels[1 - side],
-            )
-            for side in (0, 1)
-        )
-        return carry_anchors(
-            there,
-            back,
-            self.anchors.read(pair[0]).keypoints,
-            self.anchors.read(pair[1]).keypoints,
-            tolerances=(DEPARTURE * pixels[0], DEPARTURE * pixels[1]),
-            certain=CERTAIN,
-        )
+        finds = isinstance(self.lineup.matcher, SparseMatcher | SemiDenseMatcher)
+        seen = self.features if finds else PhotoSource(self.folder, self.lineup.longest)
+        return AnchoredSource(seen, self.anchors, self.lineup.longest) if self.lineup.carries else seen
 
     def _grid(self, name: str) -> tuple[float, float]:
         side = self.lineup.row.grid * self.pixel(name)

@@ -130,7 +130,7 @@ def reconstruct(
     with watch.stage("networks"):
         lineup = assemble(job.recipe.matching, device)
         helper = rescue_settings(job.recipe.matching)
-        rescuer = assemble(helper, device) if helper else None
+        rescuer = assemble(helper, device, beside=lineup) if helper else None
     with ExitStack() as stores:
         stores.enter_context(exclusive(job.out))
         key = lineup.features_key
