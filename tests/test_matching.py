@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gim_sfm import matching
+from gim_sfm.carrying import PhotoSource
 from gim_sfm.errors import InputError
 from gim_sfm.images import ImageFolder, read_photo
 from gim_sfm.matchers.contract import DenseMatcher, SemiDenseMatcher, SparseMatcher

@@ -1,7 +1,8 @@
 """LightGlue and its smaller sibling LighterGlue: sparse matching by a transformer that stops when it is sure.
 
-The published weights, run by a loop of our own: one pair at a time without masks or batch dimensions, in half
-precision where the processor gains from it, linear layers that follow each other multiplied out beforehand.
+The published weights, run by a loop of our own: in half precision where the processor gains from it, linear
+layers that follow each other multiplied out beforehand. A processor takes one pair at a time; accelerators
+take several, each of which stops and drops points by itself.
 """
 
 import math
@@ -14,11 +15,15 @@ import torch
 from kornia.feature import LightGlue
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
+from gim_sfm.errors import WeightsError
 from gim_sfm.matchers.contract import FeaturePair
 from gim_sfm.types import Features, Matches
 
 QUERIES_AT_ONCE = 1024
+PAIRS_AT_ONCE = 16
+"""On an accelerator; one pair of 2048 keypoints is too little work for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +55,45 @@ class Architecture:
 
 
 LIGHTGLUE = Architecture()
+SUPERPOINT_LIGHTGLUE = Architecture(input_dim=256)
+GIM_LIGHTGLUE = Architecture(input_dim=256, depth_confidence=-1, width_confidence=-1)
+"""GIM trained only what the last layer gives: what would stop it earlier or drop points is in the file, but
+means nothing."""
 LIGHTERGLUE = Architecture(
     input_dim=64, descriptor_dim=96, layers=6, heads=1, depth_confidence=-1, width_confidence=0.95
 )
 
 
+def split_checkpoint(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """SuperPoint's and LightGlue's weights out of GIM's file, which holds both.
+
+    Raises:
+        WeightsError: Some belong to neither.
+    """
+    detector, matcher = (_within(state_dict, prefix) for prefix in ("superpoint.", "model."))
+    strange = [key for key in state_dict if not key.startswith(("superpoint.", "model."))]
+    if strange:
+        raise WeightsError(
+            f"Parameters that belong neither to SuperPoint nor to LightGlue: {', '.join(strange[:5])}",
+            remedy="Name a file of GIM-LightGlue, in which every name starts with superpoint. or model.",
+        )
+    return detector, matcher
+
+
+def _within(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+
+
 def rename(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under kornia's names, whichever of the published files they come from.
 
-    The first releases keep self and cross attention in two lists; LighterGlue's file puts the matcher beside
-    the detector. What is not the matcher's is left out.
+    The first releases keep self and cross attention in two lists; GIM's and LighterGlue's files put the
+    matcher beside the detector. What is not the matcher's is left out.
     """
-    prefix = "matcher."
-    own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    if any(key.startswith("model.") for key in state_dict):
+        return split_checkpoint(state_dict)[1]
     renamed = {}
-    for key, value in (own or state_dict).items():
+    for key, value in (_within(state_dict, "matcher.") or state_dict).items():
         if key.startswith("log_assignment.") and key.endswith(".r"):
             continue  # a parameter of an unpublished variant, left in one of the files
         kind, _, rest = key.partition(".")
@@ -110,30 +139,38 @@ class Linear:
         return functional.linear(rows.to(self.weight.dtype), self.weight, self.bias)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None) -> Tensor:
     """Softmax attention of queries that are scaled already.
 
     Args:
-        queries: (heads, m, d).
-        keys: (heads, n, d).
-        values: (heads, n, d).
+        queries: (..., heads, m, d).
+        keys: (..., heads, n, d).
+        values: (..., heads, n, d).
+        present: Which keys there are, (..., n); None for all.
 
     Returns:
-        (m, heads * d).
+        (..., m, heads * d).
     """
-    heads, count, width = queries.shape
+    mask = None if present is None else present[..., None, None, :]
     if queries.device.type != "cpu" or queries.dtype == torch.float32:
-        batch = (queries[None], keys[None], values[None])
-        message = functional.scaled_dot_product_attention(*batch, scale=1.0)[0]
-        return message.transpose(0, 1).reshape(count, heads * width)
+        # Its fast routines want a batch.
+        batch = [part.reshape(-1, *part.shape[-3:]) for part in (queries, keys, values)]
+        message = functional.scaled_dot_product_attention(
+            batch[0], batch[1], batch[2], attn_mask=mask, scale=1.0
+        )
+        return message.reshape(queries.shape).transpose(-3, -2).flatten(-2)
     # On a processor torch's fused attention gains nothing from short formats; plain products are faster.
-    message = torch.empty(count, heads, width, dtype=queries.dtype)
-    for head in range(heads):
+    *outer, heads, count, width = queries.shape
+    message = torch.empty(*outer, count, heads, width, dtype=queries.dtype)
+    for place in np.ndindex(*outer, heads):
+        hidden = None if present is None else ~present[place[:-1]]
         for start in range(0, count, QUERIES_AT_ONCE):
             rows = slice(start, start + QUERIES_AT_ONCE)
-            share = functional.softmax(queries[head, rows] @ keys[head].T, dim=-1)
-            message[rows, head] = share @ values[head]
-    return message.reshape(count, heads * width)
+            products = queries[place][rows] @ keys[place].T
+            if hidden is not None:
+                products.masked_fill_(hidden, -torch.inf)
+            message[(*place[:-1], rows, place[-1])] = functional.softmax(products, dim=-1) @ values[place]
+    return message.flatten(-2)
 
 
 class Update:
@@ -151,15 +188,15 @@ class Update:
         self.last = Linear.of(last, precision)
 
     def __call__(self, points: Tensor, message: Tensor) -> Tensor:
-        """New states, (n, d)."""
-        hidden = self.first(torch.cat([points.to(message.dtype), message], dim=1))
-        hidden = functional.layer_norm(hidden, hidden.shape[1:], self.norm.weight, self.norm.bias)
+        """New states, (b, n, d)."""
+        hidden = self.first(torch.cat([points.to(message.dtype), message], dim=-1))
+        hidden = functional.layer_norm(hidden, hidden.shape[-1:], self.norm.weight, self.norm.bias)
         return points + self.last(functional.gelu(hidden))
 
 
 def _split_heads(rows: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """(n, parts * heads * d) -> parts of (heads, n, d)."""
-    return rows.reshape(len(rows), parts, heads, -1).permute(1, 2, 0, 3).unbind(0)
+    """(b, n, parts * heads * d) -> parts of (b, heads, n, d)."""
+    return rows.reshape(*rows.shape[:-1], parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class SelfAttention:
@@ -189,10 +226,12 @@ class SelfAttention:
         )
         self.update = Update(block.out_proj, block.ffn, precision)
 
-    def __call__(self, points: Tensor, turns: Tensor) -> Tensor:
-        """New states, (n, d); turns as in `Points`."""
-        queries, keys, values = _split_heads(self.project(points), 3, self.heads)
-        return self.update(points, attend(rotate(queries, turns), rotate(keys, turns), values))
+    def __call__(self, points: "Points") -> "Points":
+        """The same points with new states."""
+        queries, keys, values = _split_heads(self.project(points.states), 3, self.heads)
+        turned = rotate(queries, points.turns), rotate(keys, points.turns)
+        message = attend(turned[0], turned[1], values, points.present)
+        return points.become(self.update(points.states, message))
 
 
 class CrossAttention:
@@ -207,17 +246,21 @@ class CrossAttention:
         )
         self.update = Update(block.to_out, block.ffn, precision)
 
-    def __call__(self, points0: Tensor, points1: Tensor) -> tuple[Tensor, Tensor]:
-        """New states of both photos."""
-        keys0, values0 = _split_heads(self.project(points0), 2, self.heads)
-        keys1, values1 = _split_heads(self.project(points1), 2, self.heads)
-        message0, message1 = attend(keys0, keys1, values1), attend(keys1, keys0, values0)
-        return self.update(points0, message0), self.update(points1, message1)
+    def __call__(self, points0: "Points", points1: "Points") -> tuple["Points", "Points"]:
+        """The points of both photos with new states."""
+        keys0, values0 = _split_heads(self.project(points0.states), 2, self.heads)
+        keys1, values1 = _split_heads(self.project(points1.states), 2, self.heads)
+        message0 = attend(keys0, keys1, values1, points1.present)
+        message1 = attend(keys1, keys0, values0, points0.present)
+        return (
+            points0.become(self.update(points0.states, message0)),
+            points1.become(self.update(points1.states, message1)),
+        )
 
 
 def rotate(channels: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs of channels by angles of position: (heads, n, d) by (2, n, d / 2) cosines and sines."""
-    cosines, sines = turns
+    """Turn pairs of channels by angles of position: (b, heads, n, d) by the `turns` of `Points`."""
+    cosines, sines = turns[:, :, None]
     first, second = channels.chunk(2, dim=-1)
     turned = torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
     return turned.to(channels.dtype)
@@ -225,25 +268,83 @@ def rotate(channels: Tensor, turns: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """The points of one photo that are still in play.
+    """The points of one side of several pairs that are still in play, padded to the most of any pair.
 
     Attributes:
-        states: (n, d), single precision.
-        turns: Cosines and sines of their rotary encoding, (2, n, d / heads / 2), single precision.
-        indices: Their places in the photo's list, (n,).
+        states: (b, n, d), single precision.
+        turns: Cosines and sines of their rotary encoding, (2, b, n, d / heads / 2), single precision.
+        indices: Their places in the photo's list, (b, n).
+        present: Where there is a point, not padding, (b, n); None for everywhere.
     """
 
     states: Tensor
     turns: Tensor
     indices: Tensor
+    present: Tensor | None
 
-    def select(self, kept: Tensor) -> "Points":
-        """Those at these places."""
-        return Points(self.states[kept], self.turns[:, kept], self.indices[kept])
+    @property
+    def counts(self) -> Tensor:
+        """How many points each pair has, (b,)."""
+        if self.present is None:
+            return torch.full(self.indices.shape[:1], self.indices.shape[1], device=self.indices.device)
+        return self.present.sum(dim=1)
+
+    def where_present(self, told: Tensor) -> Tensor:
+        """What is true of points, and false of padding, (b, n)."""
+        return told if self.present is None else told & self.present
 
     def become(self, states: Tensor) -> "Points":
         """The same points with new states."""
-        return Points(states, self.turns, self.indices)
+        return Points(states, self.turns, self.indices, self.present)
+
+    def of_pairs(self, places: list[int]) -> "Points":
+        """Those of these pairs."""
+        present = None if self.present is None else self.present[places]
+        return Points(self.states[places], self.turns[:, places], self.indices[places], present)
+
+    def select(self, kept: Tensor) -> "Points":
+        """Those where this mask is true, (b, n)."""
+        batch, length = kept.shape
+        counts = kept.sum(dim=1)
+        most, fewest = int(counts.max()), int(counts.min())
+        order = torch.argsort(~kept, dim=1, stable=True)[:, :most]
+        rows = (order + torch.arange(0, batch * length, length, device=order.device)[:, None]).flatten()
+        return Points(
+            states=self.states.flatten(0, 1)[rows].reshape(batch, most, self.states.shape[-1]),
+            turns=self.turns.flatten(1, 2)[:, rows].reshape(2, batch, most, self.turns.shape[-1]),
+            indices=self.indices.flatten()[rows].reshape(batch, most),
+            present=_places_below(counts, most) if fewest < most else None,
+        )
+
+
+def _places_below(counts: Tensor, most: int) -> Tensor:
+    """(b,) to (b, most): true before each count."""
+    return torch.arange(most, device=counts.device) < counts[:, None]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Pairs that are still being matched.
+
+    Attributes:
+        pairs: Which they are.
+        totals: How many points each had at first, (b,).
+        points0: Of the first photos.
+        points1: Of the second photos.
+    """
+
+    pairs: list[int]
+    totals: Tensor
+    points0: Points
+    points1: Points
+
+    def drop(self, dropped: list[bool]) -> None:
+        """Take these pairs out."""
+        places = [place for place, out in enumerate(dropped) if not out]
+        if len(places) < len(dropped):
+            self.pairs = [self.pairs[place] for place in places]
+            self.totals = self.totals[places]
+            self.points0, self.points1 = self.points0.of_pairs(places), self.points1.of_pairs(places)
 
 
 class LightGlueMatcher:
@@ -278,75 +379,123 @@ class LightGlueMatcher:
 
     def match(self, pairs: Sequence[FeaturePair]) -> list[Matches]:
         """Index pairs into the two keypoint lists of each pair."""
-        return [self._match(*pair) for pair in pairs]
+        at_once = 1 if self.device.type == "cpu" else PAIRS_AT_ONCE
+        blocks = (pairs[start : start + at_once] for start in range(0, len(pairs), at_once))
+        return [matches for block in blocks for matches in self.match_together(block)]
 
     @torch.inference_mode()
-    def _match(self, features0: Features, features1: Features) -> Matches:
-        if not len(features0) or not len(features1):
-            return Matches(np.empty((0, 2), np.int32), np.empty(0, np.float32))
-        points0, points1, layer = self._transform(self._points(features0), self._points(features1))
-        return assign(
-            self.network.log_assignment[layer], points0, points1, self.architecture.filter_threshold
+    def match_together(self, pairs: Sequence[FeaturePair]) -> list[Matches]:
+        """As `match`, in one batch; the matches of a pair do not depend on the others."""
+        matches = [Matches(np.empty((0, 2), np.int32), np.empty(0, np.float32)) for _ in pairs]
+        batch = self._batch(pairs)
+        for layer, (within, across) in enumerate(self.layers):
+            if not batch.pairs:
+                break
+            batch.points0, batch.points1 = across(within(batch.points0), within(batch.points1))
+            sure = self._sure(layer, batch)
+            for place in np.flatnonzero(sure):
+                matches[batch.pairs[place]] = self._assign(layer, batch, int(place))
+            batch.drop(sure)
+            if batch.pairs:
+                self._prune(layer, batch)
+        return matches
+
+    def _batch(self, pairs: Sequence[FeaturePair]) -> Batch:
+        some = [place for place, pair in enumerate(pairs) if len(pair[0]) and len(pair[1])]
+        if not some:
+            none = torch.empty(0, device=self.device)
+            return Batch([], none, *(Points(none, none, none, None),) * 2)
+        points0, points1 = (self._points([pairs[place][side] for place in some]) for side in (0, 1))
+        return Batch(some, points0.counts + points1.counts, points0, points1)
+
+    def _points(self, features: Sequence[Features]) -> Points:
+        counts = torch.tensor([len(each) for each in features])
+        descriptors = _padded([torch.from_numpy(each.descriptors) for each in features]).to(self.device)
+        centred = _padded([_centre(each) for each in features]).to(self.device)
+        angles = self.network.posenc.Wr(centred)
+        most = int(counts.max())
+        present = _places_below(counts, most).to(self.device) if int(counts.min()) < most else None
+        return Points(
+            states=self.network.input_proj(descriptors.float()),
+            turns=torch.stack([angles.cos(), angles.sin()]),
+            indices=torch.arange(most, device=self.device).repeat(len(features), 1),
+            present=present,
         )
 
-    def _points(self, features: Features) -> Points:
-        size = torch.tensor(features.size, dtype=torch.float32)
-        centred = (torch.from_numpy(features.keypoints) - size / 2) / (size.max() / 2)
-        angles = self.network.posenc.Wr(centred.to(self.device))
-        turns = torch.stack([angles.cos(), angles.sin()])
-        states = self.network.input_proj(torch.from_numpy(features.descriptors).to(self.device).float())
-        return Points(states, turns, torch.arange(len(features), device=self.device))
-
-    def _transform(self, points0: Points, points1: Points) -> tuple[Points, Points, int]:
-        """Run the layers until enough points are sure; returns the survivors and the last layer run."""
-        total = len(points0.indices) + len(points1.indices)
-        for layer, (within, across) in enumerate(self.layers):
-            states0, states1 = across(
-                within(points0.states, points0.turns), within(points1.states, points1.turns)
-            )
-            points0, points1 = points0.become(states0), points1.become(states1)
-            if layer == len(self.layers) - 1:
-                break
-            if self._sure(layer, points0, points1, total):
-                break
-            points0, points1 = self._prune(layer, points0), self._prune(layer, points1)
-            if not len(points0.indices) or not len(points1.indices):
-                break
-        return points0, points1, layer
+    def _assign(self, layer: int, batch: Batch, place: int) -> Matches:
+        sides = (batch.points0.of_pairs([place]), batch.points1.of_pairs([place]))
+        states0, states1 = (side.states[side.where_present(side.indices >= 0)] for side in sides)
+        scores = log_assignment(self.network.log_assignment[layer], states0, states1)
+        rows, columns, best = mutually_best(scores, math.log(self.architecture.filter_threshold))
+        indices = torch.stack([sides[0].indices[0, rows], sides[1].indices[0, columns]], dim=1)
+        return Matches(indices.cpu().numpy().astype(np.int32), best.exp().cpu().numpy())
 
     def _confidences(self, layer: int, points: Points) -> Tensor:
-        return torch.sigmoid(self.network.token_confidence[layer].token[0](points.states))[:, 0]
+        return torch.sigmoid(self.network.token_confidence[layer].token[0](points.states))[..., 0]
 
-    def _sure(self, layer: int, points0: Points, points1: Points, total: int) -> bool:
+    def _sure(self, layer: int, batch: Batch) -> list[bool]:
+        """Which pairs need no further layer."""
+        if layer == len(self.layers) - 1:
+            return [True] * len(batch.pairs)
         if self.architecture.depth_confidence <= 0:
-            return False
-        confidences = torch.cat([self._confidences(layer, points0), self._confidences(layer, points1)])
-        unsure = (confidences < self.architecture.confidence_threshold(layer)).sum()
-        return bool(1 - unsure / total > self.architecture.depth_confidence)
+            return [False] * len(batch.pairs)
+        threshold = self.architecture.confidence_threshold(layer)
+        unsure = sum(
+            points.where_present(self._confidences(layer, points) < threshold).sum(dim=1)
+            for points in (batch.points0, batch.points1)
+        )
+        sure: list[bool] = (1 - unsure / batch.totals > self.architecture.depth_confidence).tolist()
+        return sure
 
-    def _prune(self, layer: int, points: Points) -> Points:
-        """Drop the points that are sure of having no match."""
-        if self.architecture.width_confidence <= 0 or len(points.indices) <= self.fewest_to_prune:
+    def _prune(self, layer: int, batch: Batch) -> None:
+        """Drop the points that are sure of having no match, and the pairs that have no others."""
+        if self.architecture.width_confidence <= 0:
+            return
+        batch.points0 = self._pruned(layer, batch.points0)
+        batch.points1 = self._pruned(layer, batch.points1)
+        batch.drop(((batch.points0.counts == 0) | (batch.points1.counts == 0)).tolist())
+
+    def _pruned(self, layer: int, points: Points) -> Points:
+        if points.indices.shape[1] <= self.fewest_to_prune:
             return points
-        matchability = torch.sigmoid(self.network.log_assignment[layer].matchability(points.states))[:, 0]
+        matchability = torch.sigmoid(self.network.log_assignment[layer].matchability(points.states))[..., 0]
         kept = matchability > 1 - self.architecture.width_confidence
         if self.architecture.depth_confidence > 0:
             kept |= self._confidences(layer, points) <= self.architecture.confidence_threshold(layer)
-        return points.select(kept.nonzero()[:, 0])
+        kept |= (points.counts <= self.fewest_to_prune)[:, None]
+        return points.select(points.where_present(kept))
 
 
-def assign(head: Any, points0: Points, points1: Points, threshold: float) -> Matches:
-    """Mutually best pairs by the double softmax of their similarity (equations 6 to 8)."""
-    projected0, projected1 = head.final_proj(points0.states), head.final_proj(points1.states)
+def _centre(features: Features) -> Tensor:
+    """Keypoints from the photo's middle, in halves of its longer side, (n, 2)."""
+    size = torch.tensor(features.size, dtype=torch.float32)
+    return (torch.from_numpy(features.keypoints) - size / 2) / (size.max() / 2)
+
+
+def _padded(rows: list[Tensor]) -> Tensor:
+    """Tensors of (n, d) as one of (b, most, d), with zeros."""
+    if len(rows) == 1:
+        return rows[0][None]
+    padded: Tensor = pad_sequence(rows, batch_first=True)
+    return padded
+
+
+def log_assignment(head: Any, states0: Tensor, states1: Tensor) -> Tensor:
+    """Logarithm of how likely each pair of points is a match, (m, n): the double softmax of equation 8."""
+    projected0, projected1 = head.final_proj(states0), head.final_proj(states1)
     similarity = (projected0 / projected0.shape[1] ** 0.5) @ projected1.T
-    matchability0 = functional.logsigmoid(head.matchability(points0.states))
-    matchability1 = functional.logsigmoid(head.matchability(points1.states))
+    matchability0 = functional.logsigmoid(head.matchability(states0))
+    matchability1 = functional.logsigmoid(head.matchability(states1))
     offset0 = matchability0 - torch.logsumexp(similarity, dim=1, keepdim=True)
     offset1 = (matchability1 - torch.logsumexp(similarity, dim=0)[:, None]).T
-    scores = similarity.mul_(2).add_(offset0).add_(offset1)
+    total: Tensor = similarity.mul_(2).add_(offset0).add_(offset1)
+    return total
+
+
+def mutually_best(scores: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and scores of the entries that are largest in both and above the threshold."""
     best, partner = scores.max(dim=1)
     # The maximum without its place is much cheaper down the columns.
     mutual = best == scores.amax(dim=0)[partner]
-    kept = (mutual & (best > math.log(threshold))).nonzero()[:, 0]
-    indices = torch.stack([points0.indices[kept], points1.indices[partner[kept]]], dim=1)
-    return Matches(indices.cpu().numpy().astype(np.int32), best[kept].exp().cpu().numpy())
+    rows = (mutual & (best > threshold)).nonzero()[:, 0]
+    return rows, partner[rows], best[rows]
