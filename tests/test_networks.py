@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from kornia.feature import ALIKED, DISK, LightGlue
 
 from gim_sfm.errors import SettingsError, WeightsError
-from gim_sfm.matchers.aliked import AlikedDetector, bilinear_taps, detect, read_taps, table_of
+from gim_sfm.matchers.aliked import AlikedDetector, detect
 from gim_sfm.matchers.disk import DiskDetector
 from gim_sfm.matchers.frame import to_network
 from gim_sfm.matchers.lightglue import LIGHTERGLUE, LIGHTGLUE, Architecture, LightGlueMatcher, attend, rename
 from gim_sfm.matchers.maxima import find_maxima, summit
 from gim_sfm.matchers.precision import fastest_precision, resolve_precision
+from gim_sfm.matchers.sampling import bilinear_taps, read_taps, table_of
 from gim_sfm.matchers.weights import WEIGHTS, obtain
 from gim_sfm.types import Features, Photo
 

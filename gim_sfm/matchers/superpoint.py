@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gim_sfm.matchers.aliked import bilinear_taps, read_taps, table_of
 from gim_sfm.matchers.frame import ENLARGE_TO, Frame, to_network
 from gim_sfm.matchers.lightglue import split_checkpoint
 from gim_sfm.matchers.maxima import Maxima, window_maximum
 from gim_sfm.matchers.networks.superpoint import CELL, SuperPoint
+from gim_sfm.matchers.sampling import bilinear_taps, read_taps, table_of
 from gim_sfm.types import Features, Photo
 
 BORDER = 4
