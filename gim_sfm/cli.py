@@ -1,6 +1,7 @@
 """The command line: every verb of the package under the same names and defaults as in Python."""
 
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -200,6 +201,8 @@ def main() -> None:
         _fail(str(error).split("\n    For further information")[0], 2)
     except GimSfmError as error:
         _fail(str(error), 2 if isinstance(error, SettingsError) else 1)
+    except BrokenPipeError:  # whoever reads what we print has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _fail(
             f"{error.filename or 'A file'}: {error.strerror or error}. Free space or name another folder.", 1

@@ -99,3 +99,9 @@ def test_the_installed_command_answers() -> None:
         "reconstruct"
         in subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
     )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -c 'from gim_sfm.cli import main; main()' matchers | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("aliked-lightglue  (sparse)\n", "")

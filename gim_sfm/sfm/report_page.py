@@ -93,12 +93,13 @@ def render_page(report: Row, drawing: Drawing, photos: Path) -> str:
 def _header(title: str, report: Row) -> str:
     summary = report["summary"]
     complete = summary["registered"] == summary["total"]
-    error, ratio = summary["reprojection_error"], summary["inlier_ratio"]
+    error, ratio, tracks = summary["reprojection_error"], summary["inlier_ratio"], report.get("tracks")
     figures = [
         (_count(summary["points"]), "points"),
         (_number(summary["mean_track_length"], 2), "photos see a point on average"),
         (f"{_number(error['mean'], 2)} px" if error else "-", "mean reprojection error"),
         (f"{summary['verified_pairs']} / {summary['pairs']}", "pairs verified"),
+        (f"{100 * tracks['of_three']:.0f} %" if tracks else "-", "of matched tracks reach three photos"),
         (f"{100 * ratio['median']:.0f} %" if ratio else "-", "inliers of a verified pair, median"),
         (_duration(summary["seconds"]), "wall time"),
     ]
