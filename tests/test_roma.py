@@ -14,7 +14,8 @@ from parity_kit import colour_photo, expected, largest_gap, made_weights, needs_
 
 from gim_sfm.errors import SettingsError
 from gim_sfm.matchers import roma, warping
-from gim_sfm.matchers.networks.dkm import Estimate, pixel_centres
+from gim_sfm.matchers.networks.correlation import pixel_centres
+from gim_sfm.matchers.networks.dkm import Estimate
 from gim_sfm.matchers.networks.roma import Relation, build_network, locate_anchors
 from gim_sfm.matchers.roma import GIM_ROMA, ROMA, SIDES_MULTIPLE, Flavour, Memory, RomaMatcher
 from gim_sfm.matchers.warping import TwoWay, find_black, pair_up, sample_balanced, settle, to_correspondences

@@ -21,7 +21,6 @@ from gim_sfm.matchers.warping import (
 from gim_sfm.types import Photo
 
 STRIDE = 32
-PAIRS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,6 @@ class DkmMatcher(PairWarper):
         samples: Most correspondences of a pair.
         flavour: Which weights they are.
         share_inverse: Compute the way back with a mistake of the published code, to compare with it.
-        batch: Pairs shown to the network at once; None: one on a processor, some on an accelerator.
 
     Raises:
         RuntimeError: Parameters are missing or unknown.
@@ -96,10 +94,8 @@ class DkmMatcher(PairWarper):
         samples: int = 5000,
         flavour: Flavour = GIM_DKM,
         share_inverse: bool = False,
-        batch: int | None = None,
     ) -> None:
-        alone = 1 if device.type == "cpu" else PAIRS_AT_ONCE
-        super().__init__(device=device, samples=samples, batch=alone if batch is None else batch)
+        super().__init__(device=device, samples=samples)
         self.flavour = flavour.scale(image_size)
         self.network = load_dkm(state_dict, device=device, precision=precision, share_inverse=share_inverse)
 

@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from gim_sfm.matchers.contract import PhotoPair
 from gim_sfm.matchers.frame import Frame, fit
-from gim_sfm.matchers.networks.gim_loftr import GimLoftrBackbone, fold_norms
+from gim_sfm.matchers.networks.folding import fold_norms
+from gim_sfm.matchers.networks.gim_loftr import GimLoftrBackbone
 from gim_sfm.matchers.networks.loftr import Transformer
 from gim_sfm.types import Correspondences, Photo
 
@@ -270,7 +271,8 @@ class LoftrMatcher:
             self.network = load_network(state_dict, flavour).to(device)
             self.coarse = Transformer(self.network.loftr_coarse, precision)
             self.fine = Transformer(self.network.loftr_fine, precision)
-            self.backbone = fold_norms(self.network.backbone).to(precision)
+            fold_norms(self.network.backbone)
+            self.backbone = self.network.backbone.to(precision)
             self.backbone.to(memory_format=torch.channels_last)
         self.remembered: OrderedDict[int, Seen] = OrderedDict()
 

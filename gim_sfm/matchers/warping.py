@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from gim_sfm.matchers.contract import PhotoPair
 from gim_sfm.matchers.frame import Frame, fit, pad_to_aspect
-from gim_sfm.matchers.networks.dkm import pixel_centres
+from gim_sfm.matchers.networks.correlation import pixel_centres
 from gim_sfm.types import Correspondences, Photo
 from gim_sfm.warps import Warp
 
@@ -265,16 +265,12 @@ class PairWarper(ABC):
         device: Where the network computes.
         samples: Most correspondences of a pair.
         half_density: As in `sample_balanced`.
-        batch: Pairs shown to the network at once.
     """
 
-    def __init__(
-        self, *, device: torch.device, samples: int, half_density: bool = False, batch: int = 1
-    ) -> None:
+    def __init__(self, *, device: torch.device, samples: int, half_density: bool = False) -> None:
         self.device = device
         self.samples = samples
         self.half_density = half_density
-        self.batch = batch
 
     @abstractmethod
     def place(self, photo: Photo) -> Canvas:
@@ -299,14 +295,10 @@ class PairWarper(ABC):
         ]
 
     def _relate(self, pairs: Sequence[PhotoPair]) -> Iterator[tuple[Canvas, Canvas, TwoWay]]:
-        for start in range(0, len(pairs), self.batch):
-            placed = [
-                (self.place(photo0), self.place(photo1))
-                for photo0, photo1 in pairs[start : start + self.batch]
-            ]
-            with torch.inference_mode():
-                found = self.relate(placed)
-            yield from ((*canvases, both) for canvases, both in zip(placed, found, strict=True))
+        placed = [(self.place(photo0), self.place(photo1)) for photo0, photo1 in pairs]
+        with torch.inference_mode():
+            found = self.relate(placed)
+        yield from ((*canvases, both) for canvases, both in zip(placed, found, strict=True))
 
     @torch.inference_mode()
     def _sample(self, both: TwoWay) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """The backbone of GIM's LoFTR: a ResNet-50 that sees colours, where LoFTR's own is slim and sees grey."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,20 +49,3 @@ def _smoothing(inputs: int, outputs: int) -> nn.Sequential:
 def _doubled(maps: Tensor) -> Tensor:
     """Twice the size, corner pixels on corner pixels, as the weights were trained."""
     return functional.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=True)
-
-
-def fold_norms(network: nn.Module) -> nn.Module:
-    """Multiply every batch normalisation into the convolution before it, in place.
-
-    Knows the two ways in which residual networks name them: `bn1` after `conv1`, or next in a sequence.
-    """
-    for parent in list(network.modules()):
-        for name, norm in list(parent.named_children()):
-            if isinstance(norm, nn.BatchNorm2d):
-                before = name.replace("bn", "conv") if name.startswith("bn") else str(int(name) - 1)
-                convolution = parent.get_submodule(before)
-                assert isinstance(convolution, nn.Conv2d)
-                fused = torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
-                parent.add_module(before, fused)
-                parent.add_module(name, nn.Identity())
-    return network

@@ -21,7 +21,9 @@ from torch.overrides import TorchFunctionMode
 
 from gim_sfm.errors import SettingsError
 from gim_sfm.matchers.lightglue import attend
-from gim_sfm.matchers.networks.dkm import Estimate, correlate, fold_norms, pixel_centres, read_between
+from gim_sfm.matchers.networks.correlation import correlate, pixel_centres, read_between
+from gim_sfm.matchers.networks.dkm import Estimate
+from gim_sfm.matchers.networks.folding import fold_norms
 
 logger = logging.getLogger(__name__)
 
@@ -193,27 +195,25 @@ class Anchoring(nn.Module):
 
     Args:
         decoder: romatch's decoder.
-        precision: Number format of the transformer; all else is computed in single precision.
     """
 
-    def __init__(self, decoder: Any, precision: torch.dtype) -> None:
+    def __init__(self, decoder: Any) -> None:
         super().__init__()
-        self.precision = precision
         self.process = decoder.gps["16"]
-        self.blocks = _own_attention(decoder.embedding_decoder.blocks).to(precision)
+        self.blocks = _own_attention(decoder.embedding_decoder.blocks)
         self.classify = decoder.embedding_decoder.to_out
 
     def forward(self, own: Tensor, other: Tensor) -> Estimate:
         """Where patches lie, from the projected maps of scale 16."""
         height, width = own.shape[-2:]
-        answers = self.answer(own.float(), self.process(own.float(), other.float()))
+        answers = self.answer(own, self.process(own, other))
         flow = locate_anchors(answers[:, :-1]).T.reshape(1, 2, height, width)
         return Estimate(flow, answers[:, -1].reshape(1, 1, height, width))
 
     def answer(self, own: Tensor, posterior: Tensor) -> Tensor:
         """Logits of all anchors, then that of the certainty, for each patch, (n, anchors + 1)."""
         tokens = torch.cat([posterior, own], dim=1).flatten(2).transpose(1, 2)
-        answers: Tensor = self.classify(self.blocks(tokens.to(self.precision)).float())[0]
+        answers: Tensor = self.classify(self.blocks(tokens))[0]
         return answers
 
 
@@ -273,8 +273,9 @@ class Roma:
         state_dict: Of RoMa or GIM-RoMa.
         dinov2_state_dict: Of DINOv2 ViT-L/14.
         device: Where to compute.
-        precision: Number format of the trunks, the transformers and the refiners; the Gaussian process, the
-            anchors and all estimates stay in single precision.
+        precision: Number format of the convolutional trunk and the refiners. The transformers choose among
+            anchors, where a rounding may decide for another one; they and all estimates stay in single
+            precision.
 
     Raises:
         SettingsError: romatch is not installed.
@@ -294,12 +295,12 @@ class Roma:
         published = build_network(state_dict, dinov2_state_dict).to(device)
         encoder, decoder = published.encoder, published.decoder
         fold_norms(published)
-        self.transformer = encoder.dinov2_vitl14[0].to(device, precision)
+        self.transformer = encoder.dinov2_vitl14[0].to(device, torch.float32)
         _own_attention(self.transformer.blocks)
         self.trunk = Trunk(encoder.cnn.layers, decoder.proj)
         self.trunk.to(memory_format=torch.channels_last).to(precision)
-        self.project = decoder.proj["16"].to(precision)
-        self.anchoring = Anchoring(decoder, precision)
+        self.project = decoder.proj["16"]
+        self.anchoring = Anchoring(decoder)
         self.refiners = {int(scale): Refiner(one, precision) for scale, one in decoder.conv_refiner.items()}
 
     def encode(self, low: Tensor, high: Tensor) -> Encoding:
@@ -309,9 +310,10 @@ class Roma:
             low: The photo, (1, 3, h, w), sides whole multiples of `PATCH` and `POOLED`.
             high: The same photo at a higher resolution, sides whole multiples of `POOLED`.
         """
-        low, high = (image.to(self.device, self.precision) for image in (low, high))
+        low, high = (image.to(self.device) for image in (low, high))
         patches = self.project(self.see_patches(low))
-        return Encoding({16: patches, **self.trunk(low)}, self.trunk(high))
+        fine = self.trunk(high.to(self.precision))
+        return Encoding({16: patches, **self.trunk(low.to(self.precision))}, fine)
 
     def see_patches(self, image: Tensor) -> Tensor:
         """DINOv2's features of an image (1, 3, h, w): (1, 1024, h / 14, w / 14)."""
