@@ -5,7 +5,7 @@ Contenders of each matcher:
   float32    the same in single precision.
   plain      float32, one photo or pair after the other: kornia's ALIKED, DISK, LightGlue and LoFTR as its
              documentation runs them, romatch's own match(), and DKM's layers as they are, with a correlation
-             by grid_sample. SuperPoint and XFeat as under float32; xfeat-star and root-sift have no plain way.
+             by grid_sample. SuperPoint and XFeat are as under float32; xfeat-star and root-sift have none.
 
 Each runs in a process of its own, in turns, once for every repeat; times are medians. Peak memory is the
 process's, on a GPU the most that torch held there. A matcher whose weights are not on this machine is left
@@ -192,7 +192,7 @@ def plain_dkm() -> None:
         return torch.stack(products)
 
     module: Any = dkm
-    module.correlate, module.fold_norms = correlate, list
+    module.correlate, module.fold_norms = correlate, id
 
 
 def plain_roma() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gim_sfm.errors import InputError
-from gim_sfm.matchers.frame import Frame, to_network
+from gim_sfm.matchers.frame import Frame, fit, pad_to_aspect, to_network
 from gim_sfm.types import Photo
 
 sides = st.integers(8, 90)
@@ -107,3 +107,51 @@ def test_a_frame_is_plain_arithmetic():
 def test_a_photo_without_pixels_is_refused():
     with pytest.raises(InputError, match="no pixels"):
         to_network(Photo(np.empty((0, 5, 3), np.uint8), (5, 0)), 64, 32)
+
+
+@given(
+    width=st.integers(1, 700),
+    height=st.integers(1, 700),
+    longest=st.integers(16, 640),
+    multiple=st.sampled_from([1, 8, 14, 32]),
+    aspect=st.one_of(st.none(), st.floats(0.4, 2.5)),
+    reduction=st.sampled_from([1, 2, 8]),
+)
+@settings(max_examples=80, deadline=None)
+def test_there_and_back_through_any_size_and_padding(
+    width: int, height: int, longest: int, multiple: int, aspect: float | None, reduction: int
+) -> None:
+    photo = Photo(np.zeros((height, width, 3), np.uint8), (width * reduction, height * reduction), reduction)
+    pixels, frame = fit(photo, longest, multiple)
+    assert pixels.shape[1::-1] == frame.content
+    assert all(side % multiple == 0 for side in frame.content)
+    assert all(side <= max(longest, multiple) for side in frame.content)
+    if aspect is not None:
+        padded, frame = pad_to_aspect(pixels, frame, aspect)
+        assert padded.shape[1] >= pixels.shape[1]
+        assert padded.shape[0] >= pixels.shape[0]
+        wide = max(1 / padded.shape[0], 1 / padded.shape[1]) * max(aspect, 1 / aspect) * 1.01
+        assert abs(np.log(padded.shape[1] / padded.shape[0] / aspect)) <= 2 * wide
+    corners = np.array([[0, 0], [photo.size[0] - 1, photo.size[1] - 1]], np.float64)
+    network = frame.to_network(corners)
+    np.testing.assert_allclose(frame.to_file(network), corners, atol=1e-2)
+    assert frame.shows(network).all()
+    beyond = frame.to_network(np.array([[-0.6, 0], [photo.size[0] - 0.4, 0]]) * 1.0)
+    assert not frame.shows(beyond).any()
+
+
+def test_photos_that_fit_are_handed_on_as_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    fitted, frame = fit(Photo(pixels, (96, 64)), 640, 8)
+    np.testing.assert_array_equal(fitted, pixels.astype(np.float32) / np.float32(255))
+    assert frame.scale == (1, 1)
+
+
+def test_padding_is_black_and_lies_on_both_sides() -> None:
+    photo = Photo(np.full((40, 80, 3), 200, np.uint8), (80, 40))
+    padded, frame = pad_to_aspect(*fit(photo, 640, 8), 1.0)
+    assert padded.shape == (80, 80, 3)
+    assert frame.offset == (0, 20)
+    assert not padded[:20].any()
+    assert not padded[60:].any()
+    assert (padded[20:60] > 0.7).all()
