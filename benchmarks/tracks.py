@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 from scipy.spatial import KDTree
 
-from gim_sfm.sfm.tracks import Tracks, anchored, coarse_grid, merged, quantised
+from gim_sfm.sfm.tracks import CoarseGrid, Tracks, anchored, coarse_grid, merged, quantised
 from gim_sfm.types import Correspondences, Pair
 
 CELL, ERROR, MOST = 8, 2, 8192
@@ -36,6 +36,7 @@ SIZE = (1024, 768)
 PHOTOS = 40
 SURFACE_POINTS = 60_000
 NOISE = 0.7
+GRID = CoarseGrid(origin=(0.0, 0.0), side=(8.0, 8.0))
 
 Places = dict[Pair, set[tuple[float, ...]]]
 
@@ -162,7 +163,7 @@ CONTENDERS: dict[str, Callable[[Path, list[Pair]], Any]] = {
     "anchored": run_ours(
         lambda read: anchored(read, anchors=anchors, snap=lambda _name: 1.5, radius=lambda _name: 3.0)
     ),
-    "coarse-grid": run_ours(lambda read: coarse_grid(read, cell=lambda _name: (8.0, 8.0))),
+    "coarse-grid": run_ours(lambda read: coarse_grid(read, grid=lambda _name: GRID)),
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from gim_sfm.images import ImageFolder, read_photo, signature
 from gim_sfm.matchers.contract import DenseMatcher, SemiDenseMatcher, WarpMatcher
@@ -133,7 +133,7 @@ class Courier:
 def _carry(
     there: Carrier, back: Carrier, pair: tuple[Anchored, Anchored], pixels: tuple[float, float]
 ) -> Correspondences:
-    return carry_anchors(
+    found = carry_anchors(
         there,
         back,
         pair[0].anchors,
@@ -141,6 +141,13 @@ def _carry(
         tolerances=(ROUND_TRIP * pixels[0], ROUND_TRIP * pixels[1]),
         certain=CERTAIN,
     )
+    kept = _shown(pair[0], found.points0) & _shown(pair[1], found.points1)
+    return Correspondences(found.points0[kept], found.points1[kept], found.scores[kept])
+
+
+def _shown(anchored: Anchored, points: Float32[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
+    """Which places lie on the photo."""
+    return np.asarray(np.all((points >= -0.5) & (points < np.array(anchored.seen.size) - 0.5), axis=1))
 
 
 def _between(

@@ -190,13 +190,14 @@ def pair_key(pair: Pair) -> str:
 
 
 def as_stored(result: Matches | Correspondences) -> Matches | Correspondences:
-    """A result as reading it back gives it: matches by first index, scores in half precision."""
+    """A result as reading it back gives it: matches by first index, scores in half precision.
+
+    Positions that are no numbers, as networks give them when they overflow, are left out.
+    """
     if isinstance(result, Correspondences):
-        return Correspondences(
-            np.asarray(result.points0, np.float32),
-            np.asarray(result.points1, np.float32),
-            np.asarray(result.scores, np.float32),
-        )
+        rows = np.column_stack([result.points0, result.points1, result.scores]).astype(np.float32)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        return Correspondences(rows[:, :2], rows[:, 2:4], rows[:, 4])
     order = np.argsort(result.indices[:, 0], kind="stable")
     scores = result.scores[order].astype(np.float16).astype(np.float32)
     return Matches(np.asarray(result.indices[order], np.int32), scores)

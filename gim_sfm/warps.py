@@ -43,8 +43,8 @@ class Warp:
         height, width = self.certainty.shape
         nodes = (np.asarray(points, np.float64) - self.origin) / self.step
         last = np.array([width, height]) - 1
-        inside = ((nodes >= -0.5) & (nodes <= last + 0.5)).all(axis=1)
-        nodes = np.clip(nodes, 0, last)
+        inside = np.all((nodes >= -0.5) & (nodes <= last + 0.5), axis=1)
+        nodes = np.clip(np.where(inside[:, None], nodes, 0), 0, last)
         low = np.minimum(nodes.astype(np.int64), np.maximum(last - 1, 0))
         high = np.minimum(low + 1, last)
         share = (nodes - low).astype(np.float32)

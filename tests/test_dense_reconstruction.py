@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 import gim_sfm
+from gim_sfm import carrying
 from gim_sfm.demo import measure
 from gim_sfm.drawn_world import DrawnWorld
-from gim_sfm.errors import ReconstructionError, SettingsError
+from gim_sfm.errors import InputError, ReconstructionError, SettingsError
 from gim_sfm.images import read_photo
 from gim_sfm.matchers import MATCHERS, MatcherRow
 from gim_sfm.matchers.building import Setup
@@ -165,6 +167,66 @@ def test_masked_matches_are_left_out(
     assert max(places) < 326, "merging may move a keypoint by no more than its radius"
 
 
+def test_masks_that_come_later_take_effect(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = Oracle(drawn_world, drawn_photos)
+    enlist(monkeypatch, WarpMatcher(oracle))
+    settings = {"matcher": "oracle", "tracks": "merged"}
+    before = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", **settings)
+    asked = len(oracle.asked)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in drawn_world.photos:
+        mask = np.full((426, 640), 255, np.uint8)
+        mask[:, 420:] = 0
+        cv2.imwrite(str(masks / f"{name}.png"), mask)
+    after = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", masks=masks, **settings)
+    assert after.points < before.points
+    assert len(oracle.asked) == asked, "masks hide keypoints after matching"
+
+
+def test_a_photo_that_breaks_meanwhile_costs_its_pairs_only(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = sorted(drawn_world.photos)
+    for name in names:
+        (photos / name).write_bytes((drawn_photos / name).read_bytes())
+    oracle = Oracle(drawn_world, photos)
+    enlist(monkeypatch, WarpMatcher(oracle))
+    read = carrying.read_photo
+
+    def broken(path: Path, **settings: int | None) -> Photo:
+        if path.name == names[0]:
+            raise InputError(f"{path} is cut off", remedy="copy it again")
+        return read(path, **settings)
+
+    monkeypatch.setattr(carrying, "read_photo", broken)
+    result = gim_sfm.reconstruct(photos, tmp_path / "out", matcher="oracle")
+    assert result.registered == 7
+    with pytest.raises(InputError, match="cut off"):
+        gim_sfm.reconstruct(photos, tmp_path / "strict", matcher="oracle", strict=True)
+
+
+def test_photos_are_decoded_as_large_as_the_finest_input(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+    read = carrying.read_photo
+
+    def noted(path: Path, *, longest: int | None = None) -> Photo:
+        seen.append(longest)
+        return read(path, longest=longest)
+
+    monkeypatch.setattr(carrying, "read_photo", noted)
+    enlist(monkeypatch, WarpMatcher(Oracle(drawn_world, drawn_photos)))
+    monkeypatch.setitem(MATCHERS, "oracle", replace(MATCHERS["oracle"], finest=1.5))
+    gim_sfm.reconstruct(drawn_photos, tmp_path / "out", matcher="oracle")
+    assert set(seen) == {960}
+
+
 def test_a_blurred_photo_is_rescued_by_the_second_matcher(
     drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +247,26 @@ def test_a_blurred_photo_is_rescued_by_the_second_matcher(
     assert all(blurred in pair for pair in oracle.asked)
     found = {name: view.cam_from_world.matrix() for name, view in read_poses(rescued.model).items()}
     assert measure(found, drawn_world.cam_from_world).position_share[1] < 0.03
+    asked = len(oracle.asked)
+    again = gim_sfm.reconstruct(photos, tmp_path / "rescued", matcher="root-sift", rescue="oracle")
+    assert (again.points, len(oracle.asked)) == (rescued.points, asked)
+
+
+def test_known_poses_are_triangulated_from_dense_matches(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enlist(monkeypatch, WarpMatcher(Oracle(drawn_world, drawn_photos)))
+    first = gim_sfm.reconstruct(drawn_photos, tmp_path / "first", matcher="oracle")
+    known = first.read_model()
+    for image_id in sorted(known.reg_image_ids())[2:]:
+        known.deregister_frame(known.images[image_id].frame_id)
+    poses = tmp_path / "poses"
+    poses.mkdir()
+    known.write(poses)
+    settings = {"matcher": "oracle", "poses": poses}
+    result = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", **settings)
+    assert result.registered == 2
+    assert result.points > 50
 
 
 class Aimless:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gim_sfm.sfm.tracks import Tracks, anchored, coarse_grid, merged, one_to_one, quantised
+from gim_sfm.sfm.tracks import CoarseGrid, Tracks, anchored, coarse_grid, merged, one_to_one, quantised
 from gim_sfm.types import Correspondences, Pair
 
 Found = dict[Pair, Correspondences]
@@ -38,7 +38,7 @@ def join_anchored(read: Callable[[], Iterable[tuple[Pair, Correspondences]]]) ->
 
 
 def join_coarse(read: Callable[[], Iterable[tuple[Pair, Correspondences]]]) -> Tracks:
-    return coarse_grid(read, cell=lambda _name: (8.0, 8.0))
+    return coarse_grid(read, grid=lambda _name: CoarseGrid((0.0, 0.0), (8.0, 8.0)))
 
 
 JOINS: dict[str, Join] = {
@@ -183,3 +183,46 @@ def test_cells_of_a_coarse_grid_lie_round_its_nodes() -> None:
     pair = Correspondences(nodes, nodes, np.ones(3, np.float32))
     tracks = join_coarse(lambda: [(("a", "b"), pair)])
     assert len(tracks.keypoints["a"]) == 2
+
+
+@pytest.mark.parametrize("name", ["merged", "anchored", "quantised", "coarse-grid"])
+def test_hidden_keypoints_join_nothing(name: str) -> None:
+    found = scene(noise=0.1)
+
+    def keep(photo: str, keypoints: np.ndarray) -> np.ndarray:
+        return keypoints[:, 0] < (120 if photo == "a" else 1000)
+
+    nothing = np.zeros((0, 2), np.float32)
+    joins: dict[str, Join] = {
+        "merged": lambda read: merged(read, radius=lambda _name: 3.0, keep=keep),
+        "anchored": lambda read: anchored(
+            read,
+            anchors=lambda _name: nothing,
+            snap=lambda _name: 2.0,
+            radius=lambda _name: 3.0,
+            keep=keep,
+        ),
+        "quantised": lambda read: quantised(read, keep=keep),
+        "coarse-grid": lambda read: coarse_grid(
+            read, grid=lambda _name: CoarseGrid((0.0, 0.0), (8.0, 8.0)), keep=keep
+        ),
+    }
+    tracks = joins[name](found.items)
+    assert 0 < len(tracks.keypoints["a"]) < 40
+    assert tracks.keypoints["a"][:, 0].max() < 120
+    matches = tracks.matches(("a", "b"), found["a", "b"])
+    assert 0 < len(matches) <= len(tracks.keypoints["a"])
+
+
+def test_a_coarse_grid_knows_where_its_nodes_lie() -> None:
+    grid = CoarseGrid(origin=(1.5, 2.5), side=(12.0, 12.5))
+    nodes = np.stack(np.meshgrid(np.arange(9), np.arange(7)), -1).reshape(-1, 2)
+    points = (nodes * np.array(grid.side) + grid.origin).astype(np.float32)
+    shifted = points + np.random.default_rng(0).uniform(-5.9, 5.9, points.shape).astype(np.float32)
+    pair = Correspondences(points, shifted, np.ones(len(points), np.float32))
+    tracks = coarse_grid(lambda: [(("a", "b"), pair)], grid=lambda _name: grid)
+    assert len(tracks.keypoints["a"]) == len(nodes)
+    np.testing.assert_allclose(tracks.keypoints["a"], points, atol=1e-3)
+    np.testing.assert_allclose(tracks.keypoints["b"], shifted, atol=1e-3)
+    indices = tracks.matches(("a", "b"), pair).indices
+    np.testing.assert_array_equal(indices[:, 0], indices[:, 1])

@@ -141,3 +141,9 @@ def test_carried_keypoints_come_with_scores() -> None:
     found = carry_anchors(*ways, anchors, anchors, tolerances=(3, 3), certain=0.1)
     assert isinstance(found, Correspondences)
     assert found.scores.tolist() == pytest.approx([1, 1])
+
+
+def test_places_that_are_no_numbers_are_not_seen() -> None:
+    warp = grid_warp(there, (10, 10), 2.0, 0.0)
+    _, certainty = warp.carry(np.array([[np.nan, 3.0], [np.inf, 3.0], [3.0, 3.0]]))
+    assert certainty.tolist() == [0, 0, 1]

@@ -54,6 +54,9 @@ class MatcherRow:
         joining: Default way from its matches to tracks; None where they join keypoints already.
         anchors: Matcher whose keypoints serve where its own do not repeat, or it has none.
         grid: Pixels to a cell of the grid that the network matches on, where it does.
+        finest: Longest side of what the network sees at last, in image sizes.
+        subpixel: Whether its keypoints are as precise as refinement would make them.
+        version: Of what computes, where that is another package.
         batch: Photos or pairs that a GPU takes at once.
     """
 
@@ -68,6 +71,9 @@ class MatcherRow:
     joining: Joining | None = None
     anchors: str = DEFAULT
     grid: int = 0
+    finest: float = 1.0
+    subpixel: bool = False
+    version: str = ""
     batch: int = 8
 
 
@@ -140,6 +146,7 @@ MATCHERS: dict[str, MatcherRow] = {
             image_size=1600,
             max_keypoints=8192,
             build=building.root_sift,
+            subpixel=True,
         ),
         MatcherRow(
             name="gim-lightglue",
@@ -197,6 +204,7 @@ MATCHERS: dict[str, MatcherRow] = {
             max_keypoints=4096,
             build=building.gim_dkm,
             joining="anchored",
+            finest=12 / 7,
             batch=2,
         ),
         MatcherRow(
@@ -209,6 +217,7 @@ MATCHERS: dict[str, MatcherRow] = {
             max_keypoints=4096,
             build=building.dkm,
             joining="anchored",
+            finest=2.0,
             batch=2,
         ),
         MatcherRow(
@@ -221,6 +230,7 @@ MATCHERS: dict[str, MatcherRow] = {
             max_keypoints=4096,
             build=building.gim_roma,
             joining="anchored",
+            finest=2.0,
             batch=2,
         ),
         MatcherRow(
@@ -233,6 +243,7 @@ MATCHERS: dict[str, MatcherRow] = {
             max_keypoints=4096,
             build=building.roma,
             joining="anchored",
+            finest=2.0,
             batch=2,
         ),
     )
@@ -342,8 +353,9 @@ def weights_digest(name: str, weights: Path | None = None) -> str:
         name: A name of `MATCHERS`.
         weights: As in `load`.
     """
-    sums = [f"{id}:{checksum(obtain(file, folder))}" for id, file, folder in _sources(find(name), weights)]
-    return sha256(" ".join(sums).encode()).hexdigest()
+    row = find(name)
+    sums = [f"{id}:{checksum(obtain(file, folder))}" for id, file, folder in _sources(row, weights)]
+    return sha256(" ".join([*sums, *filter(None, [row.version])]).encode()).hexdigest()
 
 
 def _sources(row: MatcherRow, weights: Path | None) -> list[tuple[str, WeightFile, Path | None]]:

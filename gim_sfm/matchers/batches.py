@@ -39,7 +39,7 @@ class InBatches(Generic[Item, Result]):
             try:
                 results.extend(self._compute(batch))
             except (RuntimeError, MemoryError) as error:
-                if not _means_full(error):
+                if not means_full(error):
                     raise
                 self._shrink(len(batch), error)
         return results
@@ -55,7 +55,8 @@ class InBatches(Generic[Item, Result]):
         _release()
 
 
-def _means_full(error: Exception) -> bool:
+def means_full(error: Exception) -> bool:
+    """Whether an error says that a device has no room left."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gim_sfm.matchers.networks.dkm import load_dkm
 from gim_sfm.matchers.warping import (
@@ -17,6 +16,7 @@ from gim_sfm.matchers.warping import (
     put_on_canvas,
     scale_sides,
     settle,
+    show,
 )
 from gim_sfm.types import Photo
 
@@ -116,20 +116,13 @@ class DkmMatcher(PairWarper):
     def _prepare(self, shown: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """The network's input at a (height, width), (b, 3, height, width)."""
         flavour = self.flavour
-        images = torch.cat([_resize(pixels[None], size, smooth=flavour.smooth) for pixels in shown])
-        mean, deviation = (
-            torch.tensor(row, device=self.device)[:, None, None] for row in (flavour.mean, flavour.deviation)
-        )
-        return (images - mean) / deviation
+        images = [
+            show(pixels, size, smooth=flavour.smooth, mean=flavour.mean, deviation=flavour.deviation)
+            for pixels in shown
+        ]
+        return torch.cat(images)
 
     def _black(self, shown: Sequence[Tensor]) -> Tensor | None:
         if self.flavour.aspect is None:
             return None
         return torch.stack([find_black(pixels, self.flavour.high) for pixels in shown])
-
-
-def _resize(images: Tensor, size: tuple[int, int], *, smooth: bool) -> Tensor:
-    if not smooth:
-        return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-    filtered = functional.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
-    return filtered.clamp(0, 1)

@@ -85,6 +85,13 @@ def to_network(
     return padded, Frame(scale=scale, content=content, size=photo.size)
 
 
+def fitted_size(size: tuple[int, int], longest: int, multiple: int) -> tuple[int, int]:
+    """(width, height) to which `fit` brings a photo."""
+    factor = min(1.0, longest / max(size))
+    width, height = (max(multiple, round(side * factor) // multiple * multiple) for side in size)
+    return width, height
+
+
 def fit(photo: Photo, longest: int, multiple: int) -> tuple[Float32[np.ndarray, "height width 3"], Frame]:
     """Resize a photo so that it has whole multiples for sides, without padding, as GIM's networks take it.
 
@@ -103,14 +110,13 @@ def fit(photo: Photo, longest: int, multiple: int) -> tuple[Float32[np.ndarray, 
         InputError: The photo has no pixels.
     """
     width, height = _sides(photo)
-    factor = min(1.0, longest / max(width, height))
-    whole = tuple(max(multiple, round(side * factor) // multiple * multiple) for side in (width, height))
+    whole = fitted_size((width, height), longest, multiple)
     pixels: np.ndarray = photo.pixels.astype(np.float32) / np.float32(255)
     if whole != (width, height):
-        shrink = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        shrink = cv2.INTER_AREA if longest < max(width, height) else cv2.INTER_LINEAR
         pixels = cv2.resize(pixels, whole, interpolation=shrink)
     scale = (whole[0] / width / photo.reduction, whole[1] / height / photo.reduction)
-    return pixels, Frame(scale=scale, content=(whole[0], whole[1]), size=photo.size)
+    return pixels, Frame(scale=scale, content=whole, size=photo.size)
 
 
 def pad_to_aspect(

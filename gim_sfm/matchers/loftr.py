@@ -20,11 +20,13 @@ from kornia.feature.loftr.loftr import default_cfg
 from torch import Tensor
 from torch.nn import functional
 
+from gim_sfm.errors import SettingsError
 from gim_sfm.matchers.contract import PhotoPair
 from gim_sfm.matchers.frame import Frame, fit
 from gim_sfm.matchers.networks.folding import fold_norms
 from gim_sfm.matchers.networks.gim_loftr import GimLoftrBackbone
 from gim_sfm.matchers.networks.loftr import Transformer
+from gim_sfm.matchers.weights import strip_prefixes
 from gim_sfm.types import Correspondences, Photo
 
 CELL = 8
@@ -265,7 +267,12 @@ class LoftrMatcher:
     ) -> None:
         self.device = device
         self.precision = precision
-        self.image_size = min(image_size, LONGEST)
+        if image_size > LONGEST:
+            raise SettingsError(
+                f"LoFTR can see {LONGEST} pixels a side at most, not {image_size}.",
+                remedy=f"Use --image-size {LONGEST} or less.",
+            )
+        self.image_size = image_size
         self.flavour = flavour
         with torch.inference_mode():
             self.network = load_network(state_dict, flavour).to(device)
@@ -389,16 +396,8 @@ def load_network(state_dict: Mapping[str, Tensor], flavour: Flavour) -> Any:
     network: Any = LoFTR(pretrained=None, config=config)
     if flavour.colour:
         network.backbone = GimLoftrBackbone()
-    network.load_state_dict({_bare(key): value for key, value in state_dict.items()})
+    network.load_state_dict(strip_prefixes(state_dict))
     return network.eval().requires_grad_(False)
-
-
-def _bare(key: str) -> str:
-    """A parameter's name without the authors' prefix."""
-    for prefix in ("model.", "matcher."):
-        if key.startswith(prefix):
-            return key.removeprefix(prefix)
-    return key
 
 
 def _corners(cells: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gim_sfm.matchers.networks.roma import PATCH, POOLED, Encoding, Roma
 from gim_sfm.matchers.warping import (
@@ -22,6 +21,7 @@ from gim_sfm.matchers.warping import (
     put_on_canvas,
     scale_sides,
     settle,
+    show,
 )
 from gim_sfm.types import Photo
 
@@ -60,11 +60,7 @@ class Flavour:
 
     def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """The network's input of (height, width), (1, 3, height, width), from a canvas (3, H, W)."""
-        if self.smooth:
-            resized = functional.interpolate(pixels[None], size, mode="bicubic", antialias=True).clamp(0, 1)
-        else:
-            resized = functional.interpolate(pixels[None], size, mode="bilinear", align_corners=False)
-        return (resized - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.spread)[:, None, None]
+        return show(pixels, size, smooth=self.smooth, mean=self.mean, deviation=self.spread)
 
 
 GIM_ROMA = Flavour()

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from gim_sfm.errors import GimSfmError, SettingsError
+from gim_sfm.matchers.batches import means_full
 from gim_sfm.matchers.building import VISMATCH
 from gim_sfm.matchers.contract import DenseMatcher, PhotoPair
 from gim_sfm.matchers.frame import Frame, fit
@@ -78,7 +79,15 @@ def row(name: str) -> "MatcherRow":
         max_keypoints=4096,
         build=build,
         joining="anchored",
+        version=_version(),
     )
+
+
+def _version() -> str:
+    try:
+        return f"vismatch {metadata.version('vismatch')}"
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 class VismatchMatcher:
@@ -116,6 +125,8 @@ class VismatchMatcher:
             with _repeatable(), redirect_stdout(sys.stderr):
                 result = self._matcher(image0, image1)
         except Exception as error:  # somebody else's code may raise anything
+            if means_full(error):
+                raise
             raise self._failed(f"broke off on a pair: {_told(error)}") from error
         points0, points1, scores = self._positions(result)
         return self._in_files(points0 - self._centre, points1 - self._centre, scores, frame0, frame1)

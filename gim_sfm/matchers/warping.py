@@ -128,6 +128,34 @@ def _longest_to_cover(photo: Photo, size: tuple[int, int]) -> int:
     return ceil(longest)
 
 
+def show(
+    pixels: Tensor,
+    size: tuple[int, int],
+    *,
+    smooth: bool,
+    mean: Sequence[float],
+    deviation: Sequence[float],
+) -> Tensor:
+    """What a network is shown of a canvas.
+
+    Args:
+        pixels: RGB in [0, 1], (3, H, W).
+        size: (height, width) of the network's input.
+        smooth: Resize by bicubic filtering with averaging, as by Pillow, or bilinearly without, as by OpenCV.
+        mean: Subtracted from the channels.
+        deviation: The channels are divided by it afterwards.
+
+    Returns:
+        (1, 3, height, width).
+    """
+    if smooth:
+        images = functional.interpolate(pixels[None], size, mode="bicubic", antialias=True).clamp(0, 1)
+    else:
+        images = functional.interpolate(pixels[None], size, mode="bilinear", align_corners=False)
+    centre, spread = (torch.tensor(row, device=pixels.device)[:, None, None] for row in (mean, deviation))
+    return (images - centre) / spread
+
+
 def find_black(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Where a canvas, (3, H, W), is black, read at the nearest pixels of a grid of this (height, width)."""
     black = (pixels < BLACK).all(dim=0)
@@ -146,14 +174,15 @@ def settle(flow: Tensor, logits: Tensor, doubt: Tensor, black: Tensor | None) ->
 
     Returns:
         Places, clamped to the canvas, (b, h, w, 2), and certainties, (b, h, w), 0 where the place was beyond
-        the canvas or the pixel is black.
+        the canvas or no number, or the pixel is black.
     """
     doubt = functional.interpolate(doubt, size=logits.shape[-2:], mode="bilinear", align_corners=False)
     certainty = torch.sigmoid(logits - 0.5 * doubt.clamp(max=0))[:, 0]
-    certainty = certainty.masked_fill((flow.abs() > 1).any(dim=1), 0)
+    sound = flow.isfinite().all(dim=1) & certainty.isfinite() & (flow.abs() <= 1).all(dim=1)
+    certainty = torch.where(sound, certainty, 0)
     if black is not None:
         certainty = certainty.masked_fill(black, 0)
-    return flow.clamp(-1, 1).permute(0, 2, 3, 1), certainty
+    return flow.nan_to_num(0).clamp(-1, 1).permute(0, 2, 3, 1), certainty
 
 
 def pair_up(places: Tensor, certainty: Tensor) -> list[TwoWay]:

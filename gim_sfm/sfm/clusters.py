@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from scipy.spatial import cKDTree
 
-COMPACT_ABOVE = 1 << 18
+COMPACT_ABOVE = 1 << 15
 """Rows that wait before they are summed."""
 
 _WEIGHT, _SHARE = 1 << 16, 1 << 16
@@ -83,7 +83,7 @@ class Tally:
         place = np.asarray(points, np.float64) / self._side
         cell = np.floor(place)
         weight = np.round(np.clip(weights, 0, 1 << 10) * _WEIGHT).astype(np.int64) + 1
-        share = np.round((place - cell) * _SHARE).astype(np.int64)
+        share = np.minimum(np.round((place - cell) * _SHARE), _SHARE - 1).astype(np.int64)
         columns = cell.astype(np.int64) + _SIDE // 2
         keys = columns[:, 1] * _SIDE + columns[:, 0]
         self._sums.add(keys, np.column_stack([weight, weight * share[:, 0], weight * share[:, 1]]))

@@ -26,7 +26,8 @@ class Lineup:
         matcher: Its network.
         detector: Finds keypoints that repeat: a sparse matcher's own, a companion's for the others.
         joining: How its matches become tracks; None where they join keypoints already.
-        longest: Longest side in pixels of a photo as the matcher sees it.
+        longest: Longest side in pixels of a photo as the matcher sees it; its tolerances go by this.
+        decoded: Longest side in pixels that it makes use of.
         detected: Longest side in pixels of a photo as the detector sees it.
         batch: Photos or pairs it takes at once.
         features_key: What the detector's features depend on besides the photos and masks.
@@ -38,6 +39,7 @@ class Lineup:
     detector: Detector
     joining: Joining | None
     longest: int
+    decoded: int
     detected: int
     batch: int
     features_key: Key
@@ -66,12 +68,14 @@ def assemble(settings: MatchingSettings, device: str, *, beside: Lineup | None =
     matcher = _load(row, settings, device)
     finder = beside or _finder(row, matcher, settings, device)
     key = _key(row, settings)
+    longest = settings.image_size or row.image_size
     return Lineup(
         row=row,
         matcher=matcher,
         detector=finder.detector,
         joining=joining,
-        longest=settings.image_size or row.image_size,
+        longest=longest,
+        decoded=round(longest * row.finest),
         detected=finder.detected,
         batch=settings.batch or (1 if matchers.resolve_device(device).type == "cpu" else row.batch),
         features_key=finder.features_key,

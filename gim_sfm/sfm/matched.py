@@ -37,8 +37,9 @@ class DatabaseFigures:
         keypoints: Number of keypoints by photo.
         pairs: Matches and inliers of every pair that was compared.
         tracks: How the verified matches hang together.
-        rescued: Pairs that the second matcher was asked about and that became stronger by it.
+        rescued: Pairs that the second matcher made stronger.
         lost: Photos that it was asked about because they did not come into a model.
+        in_vain: Photos that it was asked about for that reason, but the model was no better for it.
     """
 
     inputs: str
@@ -47,6 +48,7 @@ class DatabaseFigures:
     tracks: TrackFigures
     rescued: tuple[Pair, ...] = ()
     lost: tuple[str, ...] = ()
+    in_vain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class MatchingJob:
 
 @dataclass(frozen=True, slots=True)
 class _Matched:
-    """Keypoints, matches and geometry of all pairs."""
+    """Keypoints, matches and geometry of all pairs that could be matched."""
 
     keypoints: Keypoints
     matches: Indices
@@ -86,7 +88,12 @@ class _Matched:
 
 
 def build_database(
-    path: Path, job: MatchingJob, watch: Stopwatch, *, lost: Collection[str] = ()
+    path: Path,
+    job: MatchingJob,
+    watch: Stopwatch,
+    *,
+    lost: Collection[str] | None = None,
+    in_vain: Collection[str] = (),
 ) -> DatabaseFigures:
     """Matches and verifies the pairs and writes the database, unless it holds just that already.
 
@@ -94,7 +101,9 @@ def build_database(
         path: The database; its figures stand beside it in a .json file.
         job: What goes into it.
         watch: Is told where the time went.
-        lost: Photos that did not come into a model and shall be rescued, besides the weakly linked ones.
+        lost: Photos that did not come into a model and shall be rescued, besides the weakly linked ones;
+            None for whatever an earlier run found lost.
+        in_vain: Photos for which that was of no use; for the record.
 
     Raises:
         OutputError: Something cannot be written; matches made so far are kept.
@@ -103,6 +112,7 @@ def build_database(
     figures = _read_figures(figures_path)
     if figures is not None and path.exists() and _is_current(figures, job, lost):
         return figures
+    lost = sorted(lost or ())
     figures_path.unlink(missing_ok=True)
     sparse = isinstance(job.first.lineup.matcher, SparseMatcher)
     matched = _match_sparse(job, watch) if sparse else _match_and_join(job, watch)
@@ -115,25 +125,27 @@ def build_database(
             path,
             job.cameras,
             keypoints.items(),
-            ((pair, matched.matches(pair).indices) for pair in job.pairs),
+            ((row.pair, matched.matches(row.pair).indices) for row in matched.verified),
             ((row.pair, row.geometry) for row in matched.verified),
             gps=job.gps,
         )
         inliers = ((row.pair, row.geometry.inlier_matches.astype(np.int32)) for row in matched.verified)
         figures = DatabaseFigures(
-            inputs=digest(job.inputs, tuple(sorted(lost))),
+            inputs=digest(job.inputs, lost),
             keypoints={name: len(points) for name, points in keypoints.items()},
             pairs=matched.figures,
             tracks=measure_tracks(keypoints, inliers),
             rescued=rescued,
-            lost=tuple(sorted(lost)),
+            lost=tuple(lost),
+            in_vain=tuple(sorted(in_vain)),
         )
         write_text(figures_path, json.dumps(asdict(figures)))
     return figures
 
 
-def _is_current(figures: DatabaseFigures, job: MatchingJob, lost: Collection[str]) -> bool:
-    return figures.inputs == digest(job.inputs, figures.lost) and set(lost) <= set(figures.lost)
+def _is_current(figures: DatabaseFigures, job: MatchingJob, lost: Collection[str] | None) -> bool:
+    same = figures.inputs == digest(job.inputs, figures.lost)
+    return same and (lost is None or set(lost) == set(figures.lost))
 
 
 def _match_sparse(job: MatchingJob, watch: Stopwatch) -> _Matched:
@@ -152,6 +164,7 @@ def _match_sparse(job: MatchingJob, watch: Stopwatch) -> _Matched:
             first.anchors,
             first.matches,
             batch=first.lineup.batch,
+            strict=first.strict,
             on_pair=verify,
         )
         watch.note_inside("matching", outcome.seconds_in_network)
@@ -171,15 +184,17 @@ def _match_and_join(job: MatchingJob, watch: Stopwatch) -> _Matched:
         outcome = job.first.match(job.pairs)
         watch.note_inside("matching", outcome.seconds_in_network)
     with watch.stage("tracks"):
-        tracks = job.first.join(job.pairs)
+        pairs = [pair for pair in job.pairs if not outcome.broken.keys() & set(pair)]
+        tracks = job.first.join(pairs)
 
     def keypoints(name: str) -> Float32[np.ndarray, "n 2"]:
         return tracks.keypoints.get(name, NO_KEYPOINTS)
 
+    @cache
     def matches(pair: Pair) -> Matches:
         return tracks.matches(pair, job.first.read(pair))
 
-    return _Matched(keypoints, matches, _verify(job, job.pairs, keypoints, matches, watch))
+    return _Matched(keypoints, matches, _verify(job, pairs, keypoints, matches, watch))
 
 
 def _rescue(
@@ -191,11 +206,13 @@ def _rescue(
     with watch.stage("rescue"):
         outcome = rescue.match(pairs)
         watch.note_inside("rescue", outcome.seconds_in_network)
+        pairs = [pair for pair in pairs if not outcome.broken.keys() & set(pair)]
         tracks = rescue.join_to(base.keypoints, pairs)
 
     def keypoints(name: str) -> Float32[np.ndarray, "n 2"]:
         return tracks.keypoints.get(name, base.keypoints(name))
 
+    @cache
     def joined(pair: Pair) -> Matches:
         return _add(base.matches(pair), tracks.matches(pair, rescue.read(pair)))
 
@@ -232,7 +249,7 @@ def _read_figures(path: Path) -> DatabaseFigures | None:
     if not path.exists():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    if "tracks" not in record:  # written before there were any
+    if "in_vain" not in record:  # written by an earlier version
         return None
     pairs = tuple(PairFigures(**{**row, "names": tuple(row["names"])}) for row in record["pairs"])
     return DatabaseFigures(
@@ -242,4 +259,5 @@ def _read_figures(path: Path) -> DatabaseFigures | None:
         tracks=TrackFigures(**record["tracks"]),
         rescued=tuple((first, second) for first, second in record["rescued"]),
         lost=tuple(record["lost"]),
+        in_vain=tuple(record["in_vain"]),
     )

@@ -110,7 +110,7 @@ def _build(
 def _refined(model: pycolmap.Reconstruction, photos: Path, recipe: Recipe) -> list[str]:
     """Places the model's keypoints to sub-pixels, in place; says what came of it."""
     wanted = recipe.calibration.refinement
-    if wanted == "off" or (wanted == "auto" and not matchers.find(recipe.matching.matcher).weights):
+    if wanted == "off" or (wanted == "auto" and matchers.find(recipe.matching.matcher).subpixel):
         return []
     done = refine_keypoints(model, lambda name: read_view(photos / name))
     return [

@@ -27,7 +27,7 @@ class Plan:
         photos: Readable photos.
         broken: What is wrong with each of the others, by name.
         cameras: Cameras that they share.
-        matcher: Its name.
+        matcher: Its name, and that of the second one.
         method: How pairs would be chosen, and why.
         pairs: Pairs that would be matched, at most.
         extraction_seconds: Estimated, for all photos.
@@ -99,7 +99,7 @@ def measure_speed(lineup: Lineup, folder: ImageFolder, names: Sequence[str]) -> 
 
     each = _seconds_each(extract, few)
     if isinstance(matcher, DenseMatcher | WarpMatcher):
-        photos = [read_photo(folder.path(name), longest=lineup.longest) for name in few]
+        photos = [read_photo(folder.path(name), longest=lineup.decoded) for name in few]
         return each, _seconds_each(match, list(pairwise(photos)))
     return each, _seconds_each(match, list(pairwise(own or features)))
 

@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -13,14 +13,14 @@ import pycolmap
 from gim_sfm import matchers
 from gim_sfm.archive import exclusive
 from gim_sfm.errors import InputError, ReconstructionError, SettingsError
-from gim_sfm.images import ImageFolder, PhotoHeader
+from gim_sfm.images import ImageFolder, PhotoHeader, mask_path, signature
 from gim_sfm.matchers.contract import SemiDenseMatcher, SparseMatcher
 from gim_sfm.matching import extract_features
 from gim_sfm.pair_file import write_pairs
 from gim_sfm.recipe import Recipe, ReconstructSettings, digest
 from gim_sfm.sfm.colmap import Cameras, assign_cameras, parse_camera_params
 from gim_sfm.sfm.known import read_intrinsics, read_poses
-from gim_sfm.sfm.lineup import Lineup, assemble, rescue_settings
+from gim_sfm.sfm.lineup import Lineup, assemble, choose_joining, rescue_settings
 from gim_sfm.sfm.matched import DatabaseFigures, MatchingJob, build_database
 from gim_sfm.sfm.modelling import Modelled, build_and_publish
 from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
@@ -140,8 +140,9 @@ def reconstruct(
         headers = {name: head for name, head in read_headers(job.folder)[0].items() if name not in broken}
         choice = _choose(job, headers, features, watch)
         shared = _Shared(features, key)
-        first = _at_work(job, lineup, shared, "", stores)
-        second = _at_work(job, rescuer, shared, "rescue_", stores) if rescuer else None
+        sizes = {name: header.size for name, header in headers.items()}
+        first = _at_work(job, lineup, shared, sizes, "", stores)
+        second = _at_work(job, rescuer, shared, sizes, "rescue_", stores) if rescuer else None
         matching = _matching_job(job, choice, first, second, headers)
         database = build_database(job.out / "database.db", matching, watch)
         facts = RunFacts(
@@ -162,22 +163,41 @@ def _model(
     """Maps the database; what stays out is given to the second matcher, once, and mapped again."""
     known = _with_database(facts, database)
     try:
-        _refuse_collapsed(database, matching)
+        _refuse_collapsed(database, matching, job.recipe)
         modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
-        lost = _left_out(modelled, matching) - set(database.lost)
-        if matching.rescue is not None and lost:
+        lost = _left_out(modelled, matching)
+        if lost and _may_rescue(job, matching, database):
             logger.info("%d photos are not in the model; asking %s.", len(lost), job.recipe.matching.rescue)
-            path = job.out / "database.db"
-            database = build_database(path, matching, watch, lost=lost | set(database.lost))
+            modelled, database = _map_again(job, matching, modelled, lost, watch)
             known = _with_database(facts, database)
-            modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
-        _refuse_two_of_many(modelled, database)
+        _refuse_two_of_many(modelled, database, job.recipe)
     except ReconstructionError as error:
         page = _report(job, known, None, watch)
         raise ReconstructionError(
             error.message, remedy=f"{error.remedy} {page} tells it photo by photo."
         ) from error
     return _result(job, replace(known, notes=(*known.notes, *modelled.notes)), modelled, watch)
+
+
+def _map_again(
+    job: _Job, matching: MatchingJob, before: Modelled, lost: set[str], watch: Stopwatch
+) -> tuple[Modelled, DatabaseFigures]:
+    """The model after the second matcher was asked about lost photos; the former one if that was better."""
+    path = job.out / "database.db"
+    database = build_database(path, matching, watch, lost=lost)
+    with suppress(ReconstructionError):
+        modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
+        if modelled.best.num_reg_images() >= before.best.num_reg_images():
+            return modelled, database
+    logger.info("Without gain; going back to the model before.")
+    database = build_database(path, matching, watch, lost=(), in_vain=lost)
+    return build_and_publish(job.folder.root, job.out, job.recipe, database, watch), database
+
+
+def _may_rescue(job: _Job, matching: MatchingJob, database: DatabaseFigures) -> bool:
+    """Whether photos may get a second chance; there is but one, and none where poses are known."""
+    had = database.lost or database.in_vain
+    return matching.rescue is not None and not had and job.recipe.mapping.poses is None
 
 
 def _with_database(facts: RunFacts, database: DatabaseFigures) -> RunFacts:
@@ -198,9 +218,11 @@ def _left_out(modelled: Modelled, matching: MatchingJob) -> set[str]:
     return set(matching.cameras) - registered
 
 
-def _refuse_collapsed(database: DatabaseFigures, matching: MatchingJob) -> None:
+def _refuse_collapsed(database: DatabaseFigures, matching: MatchingJob, recipe: Recipe) -> None:
     """Matches that join no third photo would give a model of two photos, and no word why."""
-    if matching.first.lineup.joining is None or not database.tracks.collapsed:
+    if matching.first.lineup.joining is None or recipe.mapping.poses is not None:
+        return  # known poses triangulate tracks of two photos, too
+    if not database.tracks.collapsed:
         return
     raise ReconstructionError(
         f"The matches of different pairs hardly share keypoints: {database.tracks}.",
@@ -208,10 +230,10 @@ def _refuse_collapsed(database: DatabaseFigures, matching: MatchingJob) -> None:
     )
 
 
-def _refuse_two_of_many(modelled: Modelled, database: DatabaseFigures) -> None:
+def _refuse_two_of_many(modelled: Modelled, database: DatabaseFigures, recipe: Recipe) -> None:
     """Two photos of many that verified pairs link are no result, but a sign."""
     registered, linked = modelled.best.num_reg_images(), database.tracks.linked
-    if registered > 2 or linked < ENOUGH_LINKED:
+    if registered > 2 or linked < ENOUGH_LINKED or recipe.mapping.poses is not None:
         return
     raise ReconstructionError(
         f"Only {registered} photos came into a model, though verified pairs link {linked}. "
@@ -234,14 +256,30 @@ class _Shared:
     key: Mapping[str, object]
 
 
-def _at_work(job: _Job, lineup: Lineup, shared: _Shared, prefix: str, stores: ExitStack) -> Positions:
+def _at_work(
+    job: _Job,
+    lineup: Lineup,
+    shared: _Shared,
+    sizes: Mapping[str, tuple[int, int]],
+    prefix: str,
+    stores: ExitStack,
+) -> Positions:
     """A matcher with its stores; keypoints of its own only where it works on others than the shared ones."""
     key, own = lineup.matches_key, shared.features
     if isinstance(lineup.matcher, SparseMatcher | SemiDenseMatcher) and key != shared.key:
         path = job.out / f"{prefix}own_features.h5"
         own = stores.enter_context(FeatureStore.open(path, digest(key), key))
     matches = stores.enter_context(MatchStore.open(job.out / f"{prefix}matches.h5", digest(key), key))
-    return Positions(lineup, job.folder, own, matches, shared.features, job.recipe.matching.masks)
+    return Positions(
+        lineup=lineup,
+        folder=job.folder,
+        features=own,
+        matches=matches,
+        anchors=shared.features,
+        sizes=sizes,
+        masks=job.recipe.matching.masks,
+        strict=job.strict,
+    )
 
 
 def _prepare(
@@ -254,7 +292,9 @@ def _prepare(
 ) -> _Job:
     base = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe)) if recipe else Recipe()
     chosen = base.with_settings(settings)
-    matchers.find(chosen.matching.matcher)
+    row = matchers.find(chosen.matching.matcher)
+    choose_joining(row, chosen.matching.tracks)
+    rescue_settings(chosen.matching)
     folder = ImageFolder.scan(Path(photos))
     if len(folder.names) < 2:
         raise InputError(
@@ -354,6 +394,7 @@ def _matching_job(
         first.lineup.joining,
         second and second.lineup.matches_key,
         {name: first.anchors.content(name) for name in cameras},
+        _masks_content(job, cameras),
         choice.pairs,
         {name: camera.todict() for name, camera in cameras.items()},
         seed,
@@ -372,6 +413,19 @@ def _matching_job(
         seed=seed,
         inputs=inputs,
     )
+
+
+def _masks_content(job: _Job, names: Iterable[str]) -> dict[str, str]:
+    """Digests of the masks there are; they hide keypoints that are made after matching."""
+    masks = job.recipe.matching.masks
+    paths = {name: mask_path(masks, name) for name in names} if masks else {}
+    return {name: signature(path).digest for name, path in paths.items() if path.exists()}
+
+
+def _named(recipe: Recipe) -> str:
+    chosen = recipe.matching
+    helped = f", {chosen.rescue} for weakly linked photos on top" if chosen.rescue else ""
+    return chosen.matcher + helped
 
 
 def _report(job: _Job, facts: RunFacts, model: pycolmap.Reconstruction | None, watch: Stopwatch) -> Path:
@@ -440,7 +494,7 @@ def plan(
         photos=len(headers),
         broken=broken,
         cameras=len({camera.camera_id for camera in _cameras(job, headers).values()}),
-        matcher=job.recipe.matching.matcher,
+        matcher=_named(job.recipe),
         method=method,
         pairs=pairs,
         extraction_seconds=each_photo * len(headers),

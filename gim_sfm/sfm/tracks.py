@@ -1,7 +1,7 @@
 """From matched positions, free in every pair, to keypoints that repeat over all pairs of a photo.
 
-Every strategy reads the pairs one by one, twice: first to place the keypoints of each photo, then to tell
-which keypoints a match joins. What stays in memory grows with the photos' area, not with the pairs.
+Every strategy reads the pairs one by one, first to place the keypoints of each photo, then to tell which
+keypoints a match joins. What stays in memory grows with the photos' area, not with the pairs.
 """
 
 from collections import defaultdict
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
 from gim_sfm.sfm.clusters import Anchored, Nearest, Sums, Tally, cluster
 from gim_sfm.types import Correspondences, Matches, Pair
@@ -23,7 +23,15 @@ ReadCorrespondences = Callable[[], Iterable[tuple[Pair, Correspondences]]]
 Reach = Callable[[str], float]
 """A distance in file pixels, for each photo."""
 
+Keep = Callable[[str, Float32[np.ndarray, "n 2"]], Bool[np.ndarray, " n"]]
+"""Which of the keypoints of a photo may stay, e.g. those that no mask hides."""
+
 CELLS_PER_RADIUS = 2
+
+
+def all_stay(_name: str, keypoints: Float32[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
+    """No mask hides anything."""
+    return np.ones(len(keypoints), bool)
 
 
 class Locator(Protocol):
@@ -56,22 +64,43 @@ class Tracks:
         return one_to_one(first[kept], second[kept], found.scores[kept])
 
 
-def merged(read: ReadCorrespondences, *, radius: Reach) -> Tracks:
+@dataclass(frozen=True, slots=True)
+class CoarseGrid:
+    """The grid on which a network matches, in the pixels of a photo's file.
+
+    Attributes:
+        origin: (x, y) of its first node.
+        side: From node to node in x and y.
+    """
+
+    origin: tuple[float, float]
+    side: tuple[float, float]
+
+    def cells(self, points: Float[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+        """Columns and rows; the first cell, round the first node, goes from 0 to 1."""
+        return (np.asarray(points, np.float64) - self.origin) / self.side + 0.5
+
+    def places(self, cells: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+        """The way back."""
+        return (cells - 0.5) * self.side + self.origin
+
+
+def merged(read: ReadCorrespondences, *, radius: Reach, keep: Keep = all_stay) -> Tracks:
     """Joins the points that all pairs place within `radius` of each other into one keypoint.
 
     A keypoint stands at the score-weighted mean of its points, so it keeps sub-pixel precision.
 
     Args:
         read: Source of the correspondences.
-        radius: File pixels, for a photo. Below COLMAP's 10 px, beyond which it drops a track seen twice in
-            one photo.
+        radius: File pixels, for a photo.
+        keep: Says which keypoints may stay.
     """
     tallies: dict[str, Tally] = {}
     for name, points, scores in _sides(read):
         if name not in tallies:
             tallies[name] = Tally(radius(name) / CELLS_PER_RADIUS)
         tallies[name].add(points, scores)
-    keypoints = {name: _single(cluster(tally.cells(), radius(name))) for name, tally in tallies.items()}
+    keypoints = {name: _clustered(name, tallies[name], radius, keep) for name in list(tallies)}
     return Tracks(keypoints, {name: Nearest(points, radius(name)) for name, points in keypoints.items()})
 
 
@@ -81,6 +110,7 @@ def anchored(
     anchors: Callable[[str], Float32[np.ndarray, "n 2"]],
     snap: Reach,
     radius: Reach,
+    keep: Keep = all_stay,
 ) -> Tracks:
     """Puts points on the anchors of their photo, and merges those that lie on none.
 
@@ -91,6 +121,7 @@ def anchored(
         anchors: Repeatable keypoints of a photo, (x, y) in file pixels.
         snap: File pixels within which a point counts as the anchor itself, for a photo.
         radius: File pixels within which other points are merged, for a photo.
+        keep: Says which of the other keypoints may stay.
     """
     fixed: dict[str, Nearest] = {}
     tallies: dict[str, Tally] = {}
@@ -102,13 +133,20 @@ def anchored(
         tallies[name].add(points[free], scores[free])
     keypoints, locators = {}, {}
     for name, nearest in fixed.items():
-        between = _single(cluster(tallies[name].cells(), radius(name)))
+        between = _clustered(name, tallies[name], radius, keep)
         keypoints[name] = np.concatenate([nearest.points, between])
         locators[name] = Anchored(nearest, Nearest(between, radius(name)))
     return Tracks(keypoints, locators)
 
 
-def quantised(read: ReadCorrespondences, *, cell: float = 8, error: float = 2, most: int = 8192) -> Tracks:
+def quantised(
+    read: ReadCorrespondences,
+    *,
+    cell: float = 8,
+    error: float = 2,
+    most: int = 8192,
+    keep: Keep = all_stay,
+) -> Tracks:
     """Rounds points to a grid, as hloc does: a cell is a keypoint and stands at its heaviest finer bin.
 
     Where hloc decides between equally heavy bins by the order of the pairs, the upper left one is taken.
@@ -118,36 +156,42 @@ def quantised(read: ReadCorrespondences, *, cell: float = 8, error: float = 2, m
         cell: Pixels to a side of a cell; at least `error`.
         error: Pixels to a side of a bin, and farthest point from its keypoint.
         most: Keypoints kept of each photo, the heaviest.
+        keep: Says which keypoints may stay.
     """
     side = max(cell, error)
     votes: dict[str, Sums] = defaultdict(lambda: Sums(1))
     for name, points, scores in _sides(read):
         votes[name].add(*_bins(points, scores, side, error))
-    keypoints = {name: _elected(*sums.result(), side, error, most) for name, sums in votes.items()}
+    elected = {name: _elected(*sums.result(), side, error, most) for name, sums in votes.items()}
+    keypoints = {name: points[keep(name, points)] for name, points in elected.items()}
     return Tracks(keypoints, {name: Nearest(points, error) for name, points in keypoints.items()})
 
 
-def coarse_grid(read: ReadCorrespondences, *, cell: Callable[[str], tuple[float, float]]) -> Tracks:
+def coarse_grid(
+    read: ReadCorrespondences, *, grid: Callable[[str], CoarseGrid], keep: Keep = all_stay
+) -> Tracks:
     """Makes one keypoint of all points in a cell of the grid that the network matched on.
 
     It stands at the score-weighted mean of its points.
 
     Args:
         read: Source of the correspondences.
-        cell: File pixels to a cell of the network's coarse grid in x and y, for a photo. The grid's nodes,
-            where the network places points, are the centres of the cells.
+        grid: Of a photo. Its nodes, where the network places points, are the centres of the cells.
+        keep: Says which keypoints may stay.
     """
-    sides: dict[str, tuple[float, float]] = {}
+    grids: dict[str, CoarseGrid] = {}
     tallies: dict[str, Tally] = defaultdict(lambda: Tally(1.0))
     for name, points, scores in _sides(read):
-        if name not in sides:
-            sides[name] = cell(name)
-        tallies[name].add(points / np.array(sides[name]) + 0.5, scores)
+        if name not in grids:
+            grids[name] = grid(name)
+        tallies[name].add(grids[name].cells(points), scores)
     keypoints, locators = {}, {}
     for name, tally in tallies.items():
         centres = tally.cells().centre
-        keypoints[name] = _single((centres - 0.5) * sides[name])
-        locators[name] = _Grid(np.floor(centres).astype(np.int64), sides[name])
+        placed = _single(grids[name].places(centres))
+        kept = keep(name, placed)
+        keypoints[name] = placed[kept]
+        locators[name] = _Cells(np.floor(centres[kept]).astype(np.int64), grids[name])
     return Tracks(keypoints, locators)
 
 
@@ -176,16 +220,22 @@ def _single(points: np.ndarray) -> Float32[np.ndarray, "n 2"]:
     return np.asarray(points, np.float32).reshape(-1, 2)
 
 
+def _clustered(name: str, tally: Tally, radius: Reach, keep: Keep) -> Float32[np.ndarray, "n 2"]:
+    points = _single(cluster(tally.cells(), radius(name)))
+    return points[keep(name, points)]
+
+
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class _Cells:
     """The occupied cells of a grid, in the order of their rows."""
 
     cells: Int64[np.ndarray, "k 2"]
-    side: tuple[float, float]
+    grid: CoarseGrid
 
     def locate(self, points: Float[np.ndarray, "n 2"]) -> Int64[np.ndarray, " n"]:
-        asked = np.floor(np.asarray(points, np.float64) / self.side + 0.5).astype(np.int64)
-        known, keys = self._keys(self.cells), self._keys(asked)
+        known, keys = self._keys(self.cells), self._keys(np.floor(self.grid.cells(points)).astype(np.int64))
+        if not len(known):
+            return np.full(len(points), -1, np.int64)
         place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         return np.asarray(np.where(known[place] == keys, place, -1))
 

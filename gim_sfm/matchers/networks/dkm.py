@@ -15,6 +15,7 @@ from torch.nn import functional
 from gim_sfm.matchers.networks.correlation import correlate, pixel_centres, read_between
 from gim_sfm.matchers.networks.folding import fold_norms
 from gim_sfm.matchers.networks.resnet import ResNet50
+from gim_sfm.matchers.weights import strip_prefixes
 
 COARSE = ("32", "16")
 FINE = ("8", "4", "2", "1")
@@ -323,9 +324,9 @@ def load_dkm(
         RuntimeError: Parameters are missing or unknown.
     """
     network = Dkm(share_inverse=share_inverse)
-    names = {key: key.removeprefix("model.") for key in state_dict}
+    own = strip_prefixes(state_dict)
     network.load_state_dict(
-        {name: state_dict[key] for key, name in names.items() if not name.startswith("encoder.net.fc.")}
+        {name: value for name, value in own.items() if not name.startswith("encoder.net.fc.")}
     )
     fold_norms(network.eval().requires_grad_(False))
     network.precision = precision

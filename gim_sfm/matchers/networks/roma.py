@@ -24,6 +24,7 @@ from gim_sfm.matchers.lightglue import attend
 from gim_sfm.matchers.networks.correlation import correlate, pixel_centres, read_between
 from gim_sfm.matchers.networks.dkm import Estimate
 from gim_sfm.matchers.networks.folding import fold_norms
+from gim_sfm.matchers.weights import strip_prefixes
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def build_network(state_dict: Mapping[str, Tensor], dinov2_state_dict: Mapping[s
         RuntimeError: Parameters are missing, unexpected or of another shape.
     """
     module = _import_romatch()
-    own = {key.removeprefix("model."): value for key, value in state_dict.items()}
+    own = strip_prefixes(state_dict)
     with _quietly(module), _Blank():
         network = module.roma_model(
             resolution=(560, 560),  # only its `match` would look at it
