@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from gim_sfm.types import Pair
 
 APART = 10.0
-"""Pixels between two points of a track in one photo beyond which COLMAP's global mapper drops the track."""
+"""Pixels over which the points of a track may spread in one photo; COLMAP's global mapper drops others."""
 
 COLLAPSED = 0.02
 """Share of tracks seen by three photos below which matches of different pairs evidently do not meet."""
@@ -25,7 +25,7 @@ class TrackFigures:
         tracks: How many there are.
         mean_length: Photos that see one, on average.
         of_three: Share that three or more photos see.
-        conflicting: Share with two points in one photo more than `APART` pixels apart.
+        conflicting: Share whose points in one photo spread over more than `APART` pixels.
         best_pair: Verified matches of the strongest pair; COLMAP wants 100 to begin a model.
         linked: Photos that verified pairs link into one group.
     """
@@ -40,7 +40,7 @@ class TrackFigures:
     def __str__(self) -> str:
         return (
             f"{self.tracks} tracks of {self.mean_length:.2f} photos on average, {100 * self.of_three:.0f} % "
-            f"in three or more; {100 * self.conflicting:.1f} % hold points {APART:.0f} px apart in one photo"
+            f"in three or more; {100 * self.conflicting:.1f} % spread over {APART:.0f} px in one photo"
         )
 
     @property
