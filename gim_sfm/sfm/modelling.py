@@ -110,7 +110,8 @@ def _build(
 def _refined(model: pycolmap.Reconstruction, photos: Path, recipe: Recipe) -> list[str]:
     """Places the model's keypoints to sub-pixels, in place; says what came of it."""
     wanted = recipe.calibration.refinement
-    if wanted == "off" or (wanted == "auto" and matchers.find(recipe.matching.matcher).subpixel):
+    used = filter(None, [recipe.matching.matcher, recipe.matching.rescue])
+    if wanted == "off" or (wanted == "auto" and all(matchers.find(name).subpixel for name in used)):
         return []
     done = refine_keypoints(model, lambda name: read_view(photos / name))
     return [
