@@ -141,8 +141,7 @@ def _carry(
         tolerances=(ROUND_TRIP * pixels[0], ROUND_TRIP * pixels[1]),
         certain=CERTAIN,
     )
-    kept = _shown(pair[0], found.points0) & _shown(pair[1], found.points1)
-    return Correspondences(found.points0[kept], found.points1[kept], found.scores[kept])
+    return found.select(_shown(pair[0], found.points0) & _shown(pair[1], found.points1))
 
 
 def _shown(anchored: Anchored, points: Float32[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:

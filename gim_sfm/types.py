@@ -77,3 +77,7 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def select(self, kept: np.ndarray) -> "Correspondences":
+        """Those at these indices or where this mask is true."""
+        return Correspondences(self.points0[kept], self.points1[kept], self.scores[kept])

@@ -203,7 +203,8 @@ def _may_rescue(job: _Job, matching: MatchingJob, database: DatabaseFigures) -> 
 def _with_database(facts: RunFacts, database: DatabaseFigures) -> RunFacts:
     notes = [f"Matches hang together in {database.tracks}"]
     if database.rescued:
-        notes.append(f"The second matcher made {len(database.rescued)} pairs stronger")
+        second = facts.recipe["matching"]["rescue"]
+        notes.append(f"{second} was asked about weakly linked photos: {len(database.rescued)} pairs stronger")
     return replace(
         facts,
         keypoints=database.keypoints,
