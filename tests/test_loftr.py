@@ -9,7 +9,7 @@ from kornia.feature.loftr.loftr import default_cfg
 from parity_kit import colour_photo, expected, largest_gap, made_weights, needs_kit
 from torch.nn import functional
 
-from gim_sfm.errors import InputError
+from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.matchers.frame import fit
 from gim_sfm.matchers.loftr import (
     GIM_LOFTR,
@@ -321,14 +321,12 @@ def test_points_lie_in_the_files_pixels():
 
 
 def test_large_photos_are_shrunk():
-    matcher = drawn_matcher(GIM_LOFTR, size=9999)
-    assert matcher.image_size == 2048
+    matcher = drawn_matcher(GIM_LOFTR, size=2048)
     assert matcher._cells(photo_of(np.zeros((1000, 4096, 3), np.uint8))) == (62, 256)
-    assert fit(photo_of(np.zeros((1000, 4096, 3), np.uint8)), matcher.image_size, 8)[0].shape == (
-        496,
-        2048,
-        3,
-    )
+    fitted, _ = fit(photo_of(np.zeros((1000, 4096, 3), np.uint8)), matcher.image_size, 8)
+    assert fitted.shape == (496, 2048, 3)
+    with pytest.raises(SettingsError, match="2048"):
+        drawn_matcher(GIM_LOFTR, size=9999)
     pixels = texture((200, 120))
     small = drawn_matcher(GIM_LOFTR, size=96)
     assert small._see([photo := photo_of(pixels)])[id(photo)].described.shape == (7, 12)

@@ -158,32 +158,30 @@ class Nearest:
         self._shape = np.ceil(extent / self._side).astype(np.int64) + 4
         squares = self._squares(points)
         self._order = np.argsort(squares, kind="stable")
+        self._places = points[self._order].astype(np.float64)
         self._begins = np.searchsorted(squares[self._order], np.arange(self._shape.prod() + 1)).astype(
             np.int32
         )
 
     def locate(self, points: Float[np.ndarray, "n 2"]) -> Int64[np.ndarray, " n"]:
-        """Indices of the nearest keypoints, the first of equally near ones; -1 where none is near enough."""
+        """Indices of the nearest keypoints, one of equally near ones; -1 where none is near enough."""
+        points = np.asarray(points, np.float64)
         found = np.full(len(points), -1, np.int64)
-        corner = self._squares(np.asarray(points) - self._radius)
+        corner = self._squares(points - self._radius)
         rows = corner[:, None] + np.array([0, self._shape[0]])
-        begins, ends = self._begins[rows].reshape(-1), self._begins[rows + 2].reshape(-1)
-        counts = ends - begins
-        starts = np.cumsum(counts) - counts
-        candidates = self._order[np.arange(counts.sum()) + np.repeat(begins - starts, counts)]
-        per_point = counts.reshape(-1, 2).sum(axis=1)
-        asked = np.repeat(np.arange(len(points)), per_point)
-        apart = np.asarray(points, np.float64)[asked] - self.points[candidates]
+        begins = self._begins[rows].reshape(-1)
+        counts = self._begins[rows + 2].reshape(-1) - begins
+        candidates = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
+        asked = np.repeat(np.repeat(np.arange(len(points)), 2), counts)
+        apart = points[asked] - self._places[candidates]
         distance = np.einsum("ij,ij->i", apart, apart)
         near = np.flatnonzero(distance <= self._radius**2)
         asked, candidates, distance = asked[near], candidates[near], distance[near]
         begins = np.flatnonzero(np.diff(asked, prepend=-1))
         if len(begins):
             least = np.minimum.reduceat(distance, begins)
-            tied = np.where(
-                distance == np.repeat(least, np.diff(begins, append=len(asked))), candidates, len(self.points)
-            )
-            found[asked[begins]] = np.minimum.reduceat(tied, begins)
+            best = np.flatnonzero(distance == np.repeat(least, np.diff(begins, append=len(asked))))
+            found[asked[best[::-1]]] = self._order[candidates[best[::-1]]]
         return found
 
     def _squares(self, points: Float[np.ndarray, "n 2"]) -> Int64[np.ndarray, " n"]:

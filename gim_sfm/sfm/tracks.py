@@ -199,14 +199,16 @@ def one_to_one(
     first: Int64[np.ndarray, " m"], second: Int64[np.ndarray, " m"], scores: Float32[np.ndarray, " m"]
 ) -> Matches:
     """The matches that are the best scored of both their keypoints, in the order of the first."""
-    order = np.lexsort((second, first, -scores))
-    indices: Int32[np.ndarray, "m 2"] = np.column_stack([first, second])[order].astype(np.int32)
-    best = [np.zeros(len(indices), bool), np.zeros(len(indices), bool)]
-    for side in (0, 1):
-        best[side][np.unique(indices[:, side], return_index=True)[1]] = True
-    kept = np.flatnonzero(best[0] & best[1])
-    kept = kept[np.argsort(indices[kept, 0], kind="stable")]
-    return Matches(indices[kept], scores[order][kept])
+    worst_first = np.lexsort((second, first, -scores))[::-1]
+    mutual = np.ones(len(scores), bool)
+    for side in (first, second):
+        best = np.zeros(side.max(initial=-1) + 1, np.int64)
+        best[side[worst_first]] = worst_first  # of several, the last one stays
+        mutual &= best[side] == np.arange(len(side))
+    kept = np.flatnonzero(mutual)
+    kept = kept[np.argsort(first[kept])]
+    indices: Int32[np.ndarray, "m 2"] = np.column_stack([first[kept], second[kept]]).astype(np.int32)
+    return Matches(indices, scores[kept])
 
 
 def _sides(read: ReadCorrespondences) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
