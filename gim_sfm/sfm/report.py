@@ -58,10 +58,11 @@ ADVICE: Mapping[Status, str] = {
     "no pairs": "It was compared with no other photo; choose pairs otherwise (--pairs exhaustive).",
     "few matches": "It looks like none of the photos it was compared with; add photos in between, or check "
     "that it belongs here.",
-    "no verified pair": "Its matches fit no geometry: repeated patterns, another place, or little overlap.",
+    "no verified pair": "Its matches fit no geometry: repeated patterns, another place, or little overlap. "
+    "A second matcher may find more (--rescue).",
     "low parallax": "It shares its view point with its partners; add photos taken a step aside.",
     "left out by the mapper": "Matched, but too few of its points are seen by registered photos; add photos "
-    "in between, or try more seeds (--tries 5).",
+    "in between, or try a second matcher (--rescue) or more seeds (--tries 5).",
     "in another model": "It joined a smaller model that could not be linked with the best one; add photos in "
     "between.",
 }
