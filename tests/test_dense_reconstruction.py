@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 
 import gim_sfm
@@ -19,7 +21,9 @@ from gim_sfm.images import read_photo
 from gim_sfm.matchers import MATCHERS, MatcherRow
 from gim_sfm.matchers.building import Setup
 from gim_sfm.matchers.contract import DenseMatcher, PhotoPair, WarpMatcher
+from gim_sfm.sfm import reconstruction
 from gim_sfm.sfm.known import read_poses
+from gim_sfm.sfm.modelling import Modelled
 from gim_sfm.types import Correspondences, Photo
 from gim_sfm.warps import Warp
 
@@ -250,6 +254,31 @@ def test_a_blurred_photo_is_rescued_by_the_second_matcher(
     asked = len(oracle.asked)
     again = gim_sfm.reconstruct(photos, tmp_path / "rescued", matcher="root-sift", rescue="oracle")
     assert (again.points, len(oracle.asked)) == (rescued.points, asked)
+
+
+def test_a_second_chance_without_gain_leaves_the_model_as_it_was(
+    drawn_world: DrawnWorld, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = Oracle(drawn_world, drawn_photos)
+    enlist(monkeypatch, WarpMatcher(oracle))
+    settings = {"matcher": "root-sift", "rescue": "oracle"}
+    name = sorted(drawn_world.photos)[0]
+    build, built = reconstruction.build_and_publish, []
+
+    def second_is_empty(*arguments: Any) -> Modelled:
+        built.append(build(*arguments))
+        return replace(built[-1], best=pycolmap.Reconstruction()) if len(built) == 2 else built[-1]
+
+    monkeypatch.setattr(reconstruction, "_left_out", lambda _modelled, _matching: {name})
+    monkeypatch.setattr(reconstruction, "build_and_publish", second_is_empty)
+    result = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", **settings)
+    assert len(built) == 3
+    assert result.points == built[0].best.num_points3D()
+    record = json.loads((tmp_path / "out" / "database.json").read_text())
+    assert (record["lost"], record["in_vain"]) == ([], [name])
+    asked = len(oracle.asked)
+    again = gim_sfm.reconstruct(drawn_photos, tmp_path / "out", **settings)
+    assert (again.points, len(oracle.asked), len(built)) == (result.points, asked, 4)
 
 
 def test_known_poses_are_triangulated_from_dense_matches(
