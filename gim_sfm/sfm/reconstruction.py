@@ -1,7 +1,6 @@
 """The main job: a folder of photos in, a COLMAP model and a report out."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -18,14 +17,14 @@ from gim_sfm.matchers.contract import SemiDenseMatcher, SparseMatcher
 from gim_sfm.matching import extract_features
 from gim_sfm.pair_file import write_pairs
 from gim_sfm.recipe import Recipe, ReconstructSettings, digest
-from gim_sfm.sfm.colmap import Cameras, assign_cameras, parse_camera_params
-from gim_sfm.sfm.known import read_intrinsics, read_poses
+from gim_sfm.sfm.cameras import assumed_cameras, cameras_of
 from gim_sfm.sfm.lineup import Lineup, assemble, choose_joining, rescue_settings
 from gim_sfm.sfm.matched import DatabaseFigures, MatchingJob, build_database
 from gim_sfm.sfm.modelling import Modelled, build_and_publish
 from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
 from gim_sfm.sfm.planning import Plan, measure_speed, plan_pairs, read_headers
 from gim_sfm.sfm.positions import Positions
+from gim_sfm.sfm.refusals import refuse_collapsed, refuse_two_of_many
 from gim_sfm.sfm.report import PairFigures, RunFacts, build_report, write_report
 from gim_sfm.sfm.stopwatch import Stopwatch
 from gim_sfm.sfm.verification import parallax_degrees
@@ -36,12 +35,6 @@ logger = logging.getLogger(__name__)
 
 BEST_PAIRS = 3
 """Verified pairs of an unregistered photo that are looked at for parallax."""
-
-NO_EXIF = "|||"
-"""How the camera key of a photo begins that tells neither make, model nor focal length."""
-
-ENOUGH_LINKED = 4
-"""Photos linked by verified pairs of which a model must hold more than two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +145,7 @@ def reconstruct(
             broken=broken,
             recipe=job.recipe.model_dump(mode="json"),
             device=job.device,
-            notes=(*notes, choice.told, *_assumed_cameras(job.recipe, headers)),
+            notes=(*notes, choice.told, *assumed_cameras(job.recipe, headers)),
         )
         return _model(job, matching, database, facts, watch)
 
@@ -163,14 +156,14 @@ def _model(
     """Maps the database; what stays out is given to the second matcher, once, and mapped again."""
     known = _with_database(facts, database)
     try:
-        _refuse_collapsed(database, matching, job.recipe)
+        refuse_collapsed(database.tracks, job.recipe)
         modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
         lost = _left_out(modelled, matching)
         if lost and _may_rescue(job, matching, database):
             logger.info("%d photos are not in the model; asking %s.", len(lost), job.recipe.matching.rescue)
             modelled, database = _map_again(job, matching, modelled, lost, watch)
             known = _with_database(facts, database)
-        _refuse_two_of_many(modelled, database, job.recipe)
+        refuse_two_of_many(modelled.best.num_reg_images(), database.tracks, job.recipe)
     except ReconstructionError as error:
         page = _report(job, known, None, watch)
         raise ReconstructionError(
@@ -217,31 +210,6 @@ def _with_database(facts: RunFacts, database: DatabaseFigures) -> RunFacts:
 def _left_out(modelled: Modelled, matching: MatchingJob) -> set[str]:
     registered = {image.name for image in modelled.best.images.values() if image.has_pose}
     return set(matching.cameras) - registered
-
-
-def _refuse_collapsed(database: DatabaseFigures, matching: MatchingJob, recipe: Recipe) -> None:
-    """Matches that join no third photo would give a model of two photos, and no word why."""
-    if matching.first.lineup.joining is None or recipe.mapping.poses is not None:
-        return  # known poses triangulate tracks of two photos, too
-    if not database.tracks.collapsed:
-        return
-    raise ReconstructionError(
-        f"The matches of different pairs hardly share keypoints: {database.tracks}.",
-        remedy="Join them in another way (--tracks anchored or merged), or use a sparse matcher.",
-    )
-
-
-def _refuse_two_of_many(modelled: Modelled, database: DatabaseFigures, recipe: Recipe) -> None:
-    """Two photos of many that verified pairs link are no result, but a sign."""
-    registered, linked = modelled.best.num_reg_images(), database.tracks.linked
-    if registered > 2 or linked < ENOUGH_LINKED or recipe.mapping.poses is not None:
-        return
-    raise ReconstructionError(
-        f"Only {registered} photos came into a model, though verified pairs link {linked}. "
-        f"Their matches hang together in {database.tracks}; the strongest pair has "
-        f"{database.tracks.best_pair} verified matches.",
-        remedy="Try more seeds (--tries 5), another matcher or --rescue, or photos in between.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,39 +317,6 @@ def _choose(
     return choice
 
 
-def _cameras(job: _Job, headers: Mapping[str, PhotoHeader]) -> Cameras:
-    chosen = job.recipe.camera
-    return assign_cameras(
-        headers,
-        grouping=chosen.cameras,
-        model=chosen.camera_model,
-        params=parse_camera_params(chosen.camera_params) if chosen.camera_params else (),
-        known=_known_intrinsics(job.recipe, headers),
-    )
-
-
-def _assumed_cameras(recipe: Recipe, headers: Mapping[str, PhotoHeader]) -> list[str]:
-    """Tells of photos that share a camera for want of EXIF data."""
-    unnamed = Counter(head.size for head in headers.values() if head.camera_key.startswith(NO_EXIF))
-    shared = sum(count for count in unnamed.values() if count > 1)
-    if recipe.camera.cameras != "exif" or recipe.camera.intrinsics or not shared:
-        return []
-    return [
-        f"{shared} photos without EXIF data share a camera with those of their size; if several cameras took "
-        "them, use --cameras image"
-    ]
-
-
-def _known_intrinsics(recipe: Recipe, headers: Mapping[str, PhotoHeader]) -> Cameras:
-    """Of the photos there are: from the intrinsics given, else from the poses given."""
-    known: Cameras = {}
-    if recipe.camera.intrinsics is not None:
-        known = read_intrinsics(recipe.camera.intrinsics)
-    elif recipe.mapping.poses is not None:
-        known = {name: view.camera for name, view in read_poses(recipe.mapping.poses).items()}
-    return {name: camera for name, camera in known.items() if name in headers}
-
-
 def _matching_job(
     job: _Job,
     choice: PairChoice,
@@ -389,7 +324,7 @@ def _matching_job(
     second: Positions | None,
     headers: Mapping[str, PhotoHeader],
 ) -> MatchingJob:
-    cameras, seed = _cameras(job, headers), job.recipe.mapping.seed
+    cameras, seed = cameras_of(job.recipe, headers), job.recipe.mapping.seed
     inputs = digest(
         first.lineup.matches_key,
         first.lineup.joining,
@@ -494,7 +429,7 @@ def plan(
     return Plan(
         photos=len(headers),
         broken=broken,
-        cameras=len({camera.camera_id for camera in _cameras(job, headers).values()}),
+        cameras=len({camera.camera_id for camera in cameras_of(job.recipe, headers).values()}),
         matcher=_named(job.recipe),
         method=method,
         pairs=pairs,
