@@ -475,3 +475,11 @@ def test_samples_are_distinct_certain_ones():
     assert len(sample_balanced(matches, certainties * 0, 60)[0]) == 0
     assert len(sample_balanced(matches[:7], certainties[:7], 60)[0]) == 7
     assert sample_balanced(matches, certainties, 60, half_density=True)[0].dtype == torch.float32
+
+
+def test_results_that_are_no_numbers_are_not_trusted():
+    flow, logits = torch.zeros(1, 2, 2, 2), torch.full((1, 1, 2, 2), 3.0)
+    flow[0, 0, 0, 0], logits[0, 0, 1, 1] = torch.nan, torch.nan
+    places, certainty = settle(flow, logits, torch.ones(1, 1, 1, 1), None)
+    assert places.isfinite().all()
+    assert (certainty[0] > 0).tolist() == [[False, True], [True, False]]
