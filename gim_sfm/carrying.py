@@ -63,6 +63,11 @@ class PhotoSource:
         return signature(self.folder.path(name)).digest
 
 
+def pixel_of(size: tuple[int, int], longest: int) -> float:
+    """File pixels to a pixel of a network's input of this longest side; 1 where the photo is not shrunk."""
+    return max(1.0, max(size) / longest)
+
+
 @dataclass(frozen=True, slots=True)
 class Anchored:
     """What a matcher looks at, with the keypoints that shall go along.
@@ -95,7 +100,7 @@ class AnchoredSource:
     def read(self, name: str) -> Anchored:
         """What the matcher looks at, and the keypoints."""
         seen = self.source.read(name)
-        return Anchored(seen, self.anchors.read(name).keypoints, max(1.0, max(seen.size) / self.longest))
+        return Anchored(seen, self.anchors.read(name).keypoints, pixel_of(seen.size, self.longest))
 
     def content(self, name: str) -> str:
         """A digest of both."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from gim_sfm.carrying import AnchoredSource, Courier, PhotoSource, Source
+from gim_sfm.carrying import AnchoredSource, Courier, PhotoSource, Source, pixel_of
 from gim_sfm.images import ImageFolder, keep_unmasked, mask_path, read_mask
 from gim_sfm.matchers.contract import Matcher, SemiDenseMatcher, SparseMatcher
 from gim_sfm.matchers.frame import fitted_size
@@ -98,7 +98,7 @@ class Positions:
 
     def pixel(self, name: str) -> float:
         """File pixels to a pixel of the network's input; 1 where the photo is not shrunk."""
-        return max(1.0, max(self.sizes[name]) / self.lineup.longest)
+        return pixel_of(self.sizes[name], self.lineup.longest)
 
     def _all(self, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, Correspondences]]:
         for pair in pairs:

@@ -1,12 +1,12 @@
 """Which photos and pairs a second, costlier matcher is asked about."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from gim_sfm.sfm.report import PairFigures
+from gim_sfm.sfm.track_quality import group_linked
 from gim_sfm.types import Pair
 
 STRONG = 30
@@ -21,15 +21,14 @@ PAIRS_EACH = 10
 
 def weakly_linked(names: Sequence[str], pairs: Sequence[PairFigures]) -> set[str]:
     """Photos outside the largest group that strong pairs link, or with too few strong pairs."""
-    place = {name: index for index, name in enumerate(names)}
     strong = [pair.names for pair in pairs if pair.inliers >= STRONG]
-    rows = np.array([[place[a], place[b]] for a, b in strong], np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(rows)), tuple(rows.T)), (len(names), len(names)))
-    group = connected_components(graph, directed=False)[1]
-    largest = np.bincount(group).argmax()
-    partners = np.bincount(rows.reshape(-1), minlength=len(names))
+    groups = group_linked(names, strong)
+    largest = np.bincount(groups).argmax()
+    partners = Counter(name for pair in strong for name in pair)
     needed = min(PARTNERS, len(names) - 1)
-    return {name for name in names if group[place[name]] != largest or partners[place[name]] < needed}
+    return {
+        name for name, group in zip(names, groups, strict=True) if group != largest or partners[name] < needed
+    }
 
 
 def pairs_to_rescue(pairs: Sequence[PairFigures], lost: Collection[str]) -> list[Pair]:

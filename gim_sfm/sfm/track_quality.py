@@ -78,7 +78,7 @@ def measure_tracks(
         of_three=float((lengths >= 3).mean()),
         conflicting=float(conflicting.mean()),
         best_pair=max(len(found) for _, found in verified),
-        linked=_linked(names, [pair for pair, _ in verified]),
+        linked=int(np.bincount(group_linked(names, [pair for pair, _ in verified])).max()),
     )
 
 
@@ -103,9 +103,9 @@ def _measure(
     return np.bincount(track[begins]), np.bincount(track[begins], apart) > 0
 
 
-def _linked(names: Sequence[str], pairs: Sequence[Pair]) -> int:
-    """Photos in the largest group that the pairs link."""
+def group_linked(names: Sequence[str], pairs: Sequence[Pair]) -> Int64[np.ndarray, " n"]:
+    """The number of the group that each photo is in, where pairs link photos."""
     place = {name: index for index, name in enumerate(names)}
-    rows = np.array([[place[a], place[b]] for a, b in pairs]).T
-    graph = coo_array((np.ones(rows.shape[1]), (rows[0], rows[1])), (len(names), len(names)))
-    return int(np.bincount(connected_components(graph, directed=False)[1]).max())
+    rows = np.array([(place[a], place[b]) for a, b in pairs], np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(rows)), tuple(rows.T)), (len(names), len(names)))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
