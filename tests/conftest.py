@@ -1,10 +1,21 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from gim_sfm import matchers
 from gim_sfm.drawn_world import DrawnWorld, draw_world
 from gim_sfm.errors import WeightsError
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Inputs of tests gain nothing from a second thread, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

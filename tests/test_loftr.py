@@ -32,12 +32,7 @@ SHARPNESS = 12.0
 PAIRS = {"same": ("img0", "img1"), "diff": ("img0", "img2")}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -32,12 +32,7 @@ OUTLIERS = 1e-3
 Weights = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

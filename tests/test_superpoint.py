@@ -31,12 +31,7 @@ OFFICIAL_CENTRE = 0.5
 """Where the official code puts the centre of the first pixel."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def drawn_weights(seed: int = 0) -> dict[str, torch.Tensor]:
