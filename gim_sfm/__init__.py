@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gim_sfm.demo import run_demo as run_demo
     from gim_sfm.errors import GimSfmError as GimSfmError
+    from gim_sfm.evaluation.benchmarks import evaluate_homography as evaluate_homography
+    from gim_sfm.evaluation.benchmarks import evaluate_pairs as evaluate_pairs
+    from gim_sfm.evaluation.benchmarks import evaluate_zeb as evaluate_zeb
+    from gim_sfm.evaluation.comparison import compare as compare
+    from gim_sfm.evaluation.scoring import score as score
+    from gim_sfm.evaluation.sfm_scores import evaluate_sfm as evaluate_sfm
     from gim_sfm.sfm.reconstruction import plan as plan
     from gim_sfm.sfm.reconstruction import reconstruct as reconstruct
 
@@ -17,11 +23,29 @@ _VERBS = {
     "reconstruct": "gim_sfm.sfm.reconstruction",
     "plan": "gim_sfm.sfm.reconstruction",
     "run_demo": "gim_sfm.demo",
+    "evaluate_zeb": "gim_sfm.evaluation.benchmarks",
+    "evaluate_pairs": "gim_sfm.evaluation.benchmarks",
+    "evaluate_homography": "gim_sfm.evaluation.benchmarks",
+    "evaluate_sfm": "gim_sfm.evaluation.sfm_scores",
+    "score": "gim_sfm.evaluation.scoring",
+    "compare": "gim_sfm.evaluation.comparison",
     "GimSfmError": "gim_sfm.errors",
 }
 
 __version__ = version("gim_sfm")
-__all__ = ["GimSfmError", "__version__", "plan", "reconstruct", "run_demo"]
+__all__ = [
+    "GimSfmError",
+    "__version__",
+    "compare",
+    "evaluate_homography",
+    "evaluate_pairs",
+    "evaluate_sfm",
+    "evaluate_zeb",
+    "plan",
+    "reconstruct",
+    "run_demo",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:

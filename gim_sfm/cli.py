@@ -1,16 +1,17 @@
 """The command line: every verb of the package under the same names and defaults as in Python."""
 
-import logging
 import os
 import sys
 import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from gim_sfm.cli_evaluate import evaluate_app
+from gim_sfm.cli_settings import Device, Flat, Verbose, given, start_log
 from gim_sfm.errors import GimSfmError, SettingsError, WeightsError
 from gim_sfm.recipe import (
     CalibrationSettings,
@@ -19,7 +20,6 @@ from gim_sfm.recipe import (
     MatchingSettings,
     PairingSettings,
     Recipe,
-    Section,
 )
 
 if TYPE_CHECKING:
@@ -36,12 +36,9 @@ weights_app = App(
     help="List the weights of the networks; fetch them, check them, or add files got by other means.",
 )
 app.command(weights_app)
+app.command(evaluate_app)
 
 COLUMNS = 100
-
-Flat = Parameter(name="*")
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")]
 
 
 @app.command
@@ -75,9 +72,9 @@ def reconstruct(
     """
     import gim_sfm
 
-    _log(verbose)
+    start_log(verbose)
     base = Recipe.load(recipe) if recipe else Recipe()
-    chosen = base.with_settings(_given(matching, pairing, camera, mapping, calibration))
+    chosen = base.with_settings(given(matching, pairing, camera, mapping, calibration))
     if dry_run:
         print(gim_sfm.plan(photos, out, recipe=chosen, device=device, strict=strict))
         return
@@ -103,8 +100,8 @@ def demo(
     """
     import gim_sfm
 
-    _log(verbose)
-    print(gim_sfm.run_demo(out, photos=photos, device=device, **_given(matching)))
+    start_log(verbose)
+    print(gim_sfm.run_demo(out, photos=photos, device=device, **given(matching)))
 
 
 @app.command
@@ -148,7 +145,7 @@ def fetch_weights(names: list[str], /, *, verbose: Verbose = False) -> None:
     """
     from gim_sfm.matchers.weights import obtain, told_evidence
 
-    _log(verbose)
+    start_log(verbose)
     for row in _weight_files(names):
         _print_weights(row)  # the terms come first, and the bytes after them
         path = obtain(row)
@@ -249,16 +246,6 @@ def _print_indented(text: str) -> None:
     """A paragraph under a heading; paths and addresses stay whole."""
     told = textwrap.TextWrapper(COLUMNS, "    ", "      ", break_long_words=False, break_on_hyphens=False)
     print(told.fill(text), flush=True)
-
-
-def _given(*sections: Section) -> dict[str, Any]:
-    """The settings that stood on the command line, so that they win over a recipe's."""
-    return {name: getattr(section, name) for section in sections for name in sorted(section.model_fields_set)}
-
-
-def _log(verbose: bool) -> None:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("gim_sfm").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def _fail(message: str, code: int) -> None:

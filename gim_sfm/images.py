@@ -61,9 +61,19 @@ class ImageFolder:
         ignored = tuple(name for name in files if not is_photo_name(name))
         if not names:
             raise _no_photos(root, ignored)
-        _require_writable_names(names)
-        _require_distinct_keys(names)
-        return cls(root, names, ignored)
+        return cls.of(root, names, ignored)
+
+    @classmethod
+    def of(cls, root: Path, names: Iterable[str], ignored: tuple[str, ...] = ()) -> "ImageFolder":
+        """Some photos of a folder; whether they are there shows when they are read.
+
+        Raises:
+            InputError: Names that later files cannot tell apart or hold.
+        """
+        ordered = tuple(sorted(names))
+        _require_writable_names(ordered)
+        _require_distinct_keys(ordered)
+        return cls(root, ordered, ignored)
 
     def path(self, name: str) -> Path:
         """Where the photo of this name lies."""

@@ -4,9 +4,9 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,8 +21,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MatchingSettings(Section):
-    """What is matched, and with which network."""
+_S = TypeVar("_S", bound=Section)
+
+
+class MatcherSettings(Section):
+    """Which matcher, and how it is run."""
 
     matcher: str = Field(
         "aliked-lightglue", description="Name of the matcher; `gim-sfm matchers` lists them."
@@ -44,6 +47,11 @@ class MatchingSettings(Section):
     batch: int | None = Field(
         None, ge=1, description="Photos or pairs that the network takes at once [1, on a GPU more]."
     )
+
+
+class MatchingSettings(MatcherSettings):
+    """What is matched, and with which network."""
+
     masks: Path | None = Field(
         None, description="Folder of masks named as COLMAP does (photo.jpg.png, black = leave out)."
     )
@@ -52,6 +60,20 @@ class MatchingSettings(Section):
     )
     rescue: str | None = Field(
         None, description="Second matcher, for photos that the first one links weakly or not at all."
+    )
+
+
+class TrialSettings(MatcherSettings):
+    """Which matcher is put to a benchmark, and how often its matches are judged."""
+
+    thresholds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="Inlier thresholds to try, in pixels [the estimator's own]."
+    )
+    seeds: int = Field(3, ge=1, description="Seeds to try, where the estimator goes by chance.")
+    label: str | None = Field(
+        None,
+        pattern=r"^[^\s/]+$",
+        description="Version shown in the results [told from weights and settings].",
     )
 
 
@@ -122,8 +144,8 @@ class CalibrationSettings(Section):
     )
 
 
-class ReconstructSettings(TypedDict, total=False):
-    """All settings of `reconstruct` as keywords; the sections above say what each one means."""
+class MatcherKeywords(TypedDict, total=False):
+    """`MatcherSettings` as keywords."""
 
     matcher: str
     weights: Path | str | None
@@ -131,6 +153,19 @@ class ReconstructSettings(TypedDict, total=False):
     max_keypoints: int | None
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     batch: int | None
+
+
+class TrialKeywords(MatcherKeywords, total=False):
+    """`TrialSettings` as keywords."""
+
+    thresholds: Sequence[float]
+    seeds: int
+    label: str | None
+
+
+class ReconstructSettings(MatcherKeywords, total=False):
+    """All settings of `reconstruct` as keywords; the sections above say what each one means."""
+
     masks: Path | str | None
     tracks: Literal["auto", "anchored", "merged", "quantised", "coarse-grid"]
     rescue: str | None
@@ -223,7 +258,14 @@ class Recipe(Section):
         write_text(path, "\n".join(lines))
 
 
-_R = TypeVar("_R", bound=Recipe)
+def section_of(kind: type[_S], settings: Mapping[str, Any]) -> _S:
+    """A section with some settings replaced.
+
+    Raises:
+        SettingsError: A name that does not exist (the nearest one is told), or a value out of range.
+    """
+    _refuse_unknown(settings, kind.model_fields, "setting")
+    return _validated(kind, settings, "the settings")
 
 
 def digest(*parts: object) -> str:
@@ -254,9 +296,9 @@ def _refuse_unknown(given: Iterable[str], known: Mapping[str, Any], what: str) -
             )
 
 
-def _validated(recipe: type[_R], tables: Mapping[str, Any], where: str) -> _R:
+def _validated(kind: type[_S], tables: Mapping[str, Any], where: str) -> _S:
     try:
-        return recipe.model_validate(tables)
+        return kind.model_validate(tables)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

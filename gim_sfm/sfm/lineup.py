@@ -9,7 +9,7 @@ from gim_sfm import matchers
 from gim_sfm.errors import SettingsError
 from gim_sfm.matchers import Joining, MatcherRow
 from gim_sfm.matchers.contract import Detector, Matcher, SparseMatcher
-from gim_sfm.recipe import MatchingSettings
+from gim_sfm.recipe import MatcherSettings, MatchingSettings
 
 STORES_VERSION = 1
 """Raised when the same settings would give other features or matches than before."""
@@ -65,9 +65,9 @@ def assemble(settings: MatchingSettings, device: str, *, beside: Lineup | None =
     """
     row = matchers.find(settings.matcher)
     joining = choose_joining(row, settings.tracks)
-    matcher = _load(row, settings, device)
+    matcher = load_matcher(row, settings, device)
     finder = beside or _finder(row, matcher, settings, device)
-    key = _key(row, settings)
+    key = stores_key(row, settings)
     longest = settings.image_size or row.image_size
     return Lineup(
         row=row,
@@ -77,7 +77,7 @@ def assemble(settings: MatchingSettings, device: str, *, beside: Lineup | None =
         longest=longest,
         decoded=round(longest * row.finest),
         detected=finder.detected,
-        batch=settings.batch or (1 if matchers.resolve_device(device).type == "cpu" else row.batch),
+        batch=batch_size(row, settings, device),
         features_key=finder.features_key,
         matches_key=key | {"carried": finder.features_key["matcher"]} if joining == "anchored" else key,
     )
@@ -94,12 +94,12 @@ class _Finder:
 
 def _finder(row: MatcherRow, matcher: Matcher, settings: MatchingSettings, device: str) -> _Finder:
     if isinstance(matcher, SparseMatcher):
-        return _Finder(matcher.detector, settings.image_size or row.image_size, _key(row, settings))
+        return _Finder(matcher.detector, settings.image_size or row.image_size, stores_key(row, settings))
     asked = companion_settings(settings, row)
     companion = matchers.find(asked.matcher)
-    loaded = _load(companion, asked, device)
+    loaded = load_matcher(companion, asked, device)
     assert isinstance(loaded, SparseMatcher)
-    return _Finder(loaded.detector, companion.image_size, _key(companion, asked))
+    return _Finder(loaded.detector, companion.image_size, stores_key(companion, asked))
 
 
 def choose_joining(row: MatcherRow, asked: str) -> Joining | None:
@@ -160,7 +160,8 @@ def _folder(settings: MatchingSettings) -> Path | None:
     return settings.weights if settings.weights and settings.weights.is_dir() else None
 
 
-def _load(row: MatcherRow, settings: MatchingSettings, device: str) -> Matcher:
+def load_matcher(row: MatcherRow, settings: MatcherSettings, device: str) -> Matcher:
+    """Loads the network of a row as the settings want it; see `gim_sfm.matchers.load`."""
     return matchers.load(
         row.name,
         weights=settings.weights,
@@ -171,7 +172,8 @@ def _load(row: MatcherRow, settings: MatchingSettings, device: str) -> Matcher:
     )
 
 
-def _key(row: MatcherRow, settings: MatchingSettings) -> dict[str, Any]:
+def stores_key(row: MatcherRow, settings: MatcherSettings) -> dict[str, Any]:
+    """What a matcher's features and matches depend on besides the photos; fetches missing weights."""
     return {
         "matcher": row.name,
         "weights": matchers.weights_digest(row.name, settings.weights),
@@ -180,3 +182,8 @@ def _key(row: MatcherRow, settings: MatchingSettings) -> dict[str, Any]:
         "precision": settings.precision,
         "version": STORES_VERSION,
     }
+
+
+def batch_size(row: MatcherRow, settings: MatcherSettings, device: str) -> int:
+    """Photos or pairs that the network takes at once."""
+    return settings.batch or (1 if matchers.resolve_device(device).type == "cpu" else row.batch)

@@ -1,0 +1,269 @@
+"""A matcher put to a benchmark: exact truth, resuming, bad images, other estimators, and the command."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from zeb_kit import write_photo_set
+
+import gim_sfm
+from gim_sfm.drawn_world import DrawnWorld
+from gim_sfm.errors import InputError, SettingsError
+from gim_sfm.evaluation.results import read_results
+from gim_sfm.matchers import MATCHERS, MatcherRow
+from gim_sfm.matchers.contract import DenseMatcher, PhotoPair
+from gim_sfm.matchers.sift import NearestNeighbourMatcher, RootSiftDetector
+from gim_sfm.types import Correspondences
+
+SMALL: Any = {"matcher": "root-sift", "max_keypoints": 1500}
+
+
+@pytest.fixture(scope="module")
+def benchmark(drawn_world: DrawnWorld, drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small sets of the drawn courtyard; do not change what is in it."""
+    root = tmp_path_factory.mktemp("benchmark")
+    names = sorted(drawn_world.photos)
+    write_photo_set(root / "gtasfm", drawn_photos, list(combinations(names[:4], 2)))
+    write_photo_set(root / "yard", drawn_photos, list(combinations(names[4:7], 2)), separator="_")
+    return root
+
+
+@pytest.fixture
+def own(benchmark: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return shutil.copytree(benchmark, tmp_path / "own")
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many images and pairs went through root-sift."""
+    counts = {"images": 0, "pairs": 0}
+    extract, match = RootSiftDetector.extract, NearestNeighbourMatcher.match
+
+    def extracting(self: Any, photos: Any) -> Any:
+        counts["images"] += len(photos)
+        return extract(self, photos)
+
+    def matching(self: Any, pairs: Any) -> Any:
+        counts["pairs"] += len(pairs)
+        return match(self, pairs)
+
+    monkeypatch.setattr(RootSiftDetector, "extract", extracting)
+    monkeypatch.setattr(NearestNeighbourMatcher, "match", matching)
+    return counts
+
+
+def errors(folder: Path) -> dict[str, dict[str, float]]:
+    found = [read_results(path) for path in sorted(folder.glob("*.txt"))]
+    return {each.set: dict(zip(each.identifiers, each.errors.tolist(), strict=True)) for each in found}
+
+
+def test_a_good_matcher_scores_high_where_the_truth_is_exact(benchmark, tmp_path, counted) -> None:
+    trial = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, **SMALL)
+    found = errors(trial.folder)
+    assert {name: len(pairs) for name, pairs in found.items()} == {"GTA-SfM": 6, "yard": 3}
+    assert np.median([error for pairs in found.values() for error in pairs.values()]) < 0.5
+    assert counted == {"images": 7, "pairs": 9}
+    assert trial.folder == tmp_path / "root-sift-1500kp" / "official"
+    told = str(trial)
+    assert "GIM_DKM" in told
+    assert "6 of 5029 pairs" in told
+    assert "yard" in told
+    record = json.loads((trial.folder / "trial.json").read_text())
+    assert record["matcher"]["max_keypoints"] == 1500
+    assert [facts["pairs"] for facts in record["sets"]] == [6, 3]
+    assert not list(tmp_path.rglob("features*"))
+
+
+def test_views_tell_how_far_the_cameras_turn(benchmark, drawn_world, tmp_path) -> None:
+    trial = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, sets=["yard"], **SMALL)
+    head, *lines = (trial.folder / "views.tsv").read_text().splitlines()
+    assert head == "identifier\tdegrees"
+    names = sorted(drawn_world.photos)[4:7]
+    angle = {line.split("\t")[0]: float(line.split("\t")[1]) for line in lines}
+    near, far = (angle[f"drawn#{names[0]}#{other}"] for other in names[1:])
+    assert 3 < near < far < 90
+
+
+def test_another_estimator_matches_nothing_again(benchmark, tmp_path, counted) -> None:
+    official = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, **SMALL)
+    modern = gim_sfm.evaluate_zeb(
+        benchmark, out=tmp_path, estimator="poselib", thresholds=[1.0, 2.0], seeds=2, **SMALL
+    )
+    assert counted == {"images": 7, "pairs": 9}
+    assert modern.folder == official.folder.parent / "poselib"
+    (sweep,) = modern.sweep
+    assert {(run.pixels, run.seed) for run in sweep.means} == {(1, 0), (1, 1), (2, 0), (2, 1)}
+    means = {
+        pixels: np.mean([sweep.means[run] for run in sweep.means if run.pixels == pixels])
+        for pixels in (1, 2)
+    }
+    assert sweep.best.pixels == max(means, key=lambda pixels: means[pixels])
+    assert "best of these thresholds" in str(modern)
+    assert errors(modern.folder).keys() == errors(official.folder).keys()
+
+
+def test_the_same_command_again_computes_nothing(benchmark, tmp_path, counted, monkeypatch) -> None:
+    first = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, **SMALL)
+    counted.update(images=0, pairs=0)
+    monkeypatch.setattr(cv2, "findEssentialMat", None)
+    again = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, **SMALL)
+    assert counted == {"images": 0, "pairs": 0}
+    assert str(again) == str(first)
+
+
+def test_interrupted_it_goes_on_and_ends_alike(benchmark, tmp_path, counted, monkeypatch) -> None:
+    whole = gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "whole", **SMALL)
+    counted.update(images=0, pairs=0)
+    match = NearestNeighbourMatcher.match
+
+    def failing(self: Any, pairs: Any) -> Any:
+        if counted["pairs"] == 4:
+            raise KeyboardInterrupt
+        return match(self, pairs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(NearestNeighbourMatcher, "match", failing)
+        gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "cut", **SMALL)
+    cut = gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "cut", **SMALL)
+    assert counted == {"images": 7, "pairs": 9}
+    assert errors(cut.folder) == errors(whole.folder)
+
+
+KILLED = """
+import os, signal, sys
+import gim_sfm
+from gim_sfm.store import MatchStore
+write, done = MatchStore.write, []
+def killing(self, *arguments):
+    write(self, *arguments)
+    self.flush()
+    done.append(1)
+    if len(done) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+MatchStore.write = killing
+gim_sfm.evaluate_zeb(sys.argv[1], out=sys.argv[2], matcher="root-sift", max_keypoints=1500)
+"""
+
+
+def test_killed_it_goes_on_and_ends_alike(benchmark, tmp_path, counted) -> None:
+    whole = gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "whole", **SMALL)
+    counted.update(images=0, pairs=0)
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(benchmark), str(tmp_path / "cut")],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == -signal.SIGKILL
+    cut = gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "cut", **SMALL)
+    assert counted == {"images": 3, "pairs": 5}
+    assert errors(cut.folder) == errors(whole.folder)
+
+
+def test_a_changed_image_is_matched_anew_and_a_touched_one_is_not(own, tmp_path, counted) -> None:
+    gim_sfm.evaluate_zeb(own, out=tmp_path / "out", **SMALL)
+    counted.update(images=0, pairs=0)
+    first, second, *_ = sorted((own / "gtasfm").glob("*.png"))
+    os.utime(first)
+    gim_sfm.evaluate_zeb(own, out=tmp_path / "out", **SMALL)
+    assert counted["pairs"] == 0
+    cv2.imwrite(str(second), cv2.GaussianBlur(cv2.imread(str(second)), (3, 3), 0))
+    gim_sfm.evaluate_zeb(own, out=tmp_path / "out", **SMALL)
+    assert counted == {"images": 4, "pairs": 3}
+
+
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_pairs_of_a_broken_image_are_skipped_and_counted_or_refused(own, tmp_path, content) -> None:
+    broken = min((own / "gtasfm").glob("*.png"))
+    broken.write_bytes(content)
+    with pytest.raises(InputError, match=broken.name):
+        gim_sfm.evaluate_zeb(own, out=tmp_path / "out", strict=True, **SMALL)
+    trial = gim_sfm.evaluate_zeb(own, out=tmp_path / "out", **SMALL)
+    (facts,) = (facts for facts in trial.sets if facts.name == "GTA-SfM")
+    assert (facts.pairs, len(facts.skipped)) == (3, 3)
+    assert broken.name in facts.skipped[0].reason
+    assert "3 pairs skipped" in str(trial)
+
+
+def test_a_set_whose_images_are_all_broken_is_refused(own, tmp_path) -> None:
+    for path in (own / "yard").glob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="No pair of yard is left"):
+        gim_sfm.evaluate_zeb(own, out=tmp_path / "out", sets=["yard"], **SMALL)
+
+
+def test_methods_of_one_folder_stand_in_one_table(benchmark, tmp_path) -> None:
+    gim_sfm.evaluate_zeb(benchmark, out=tmp_path, sets=["yard"], **SMALL)
+    other = gim_sfm.evaluate_zeb(
+        benchmark, out=tmp_path, sets=["yard"], matcher="root-sift", max_keypoints=100, label="few"
+    )
+    assert other.folder == tmp_path / "root-sift-few" / "official"
+    assert "root-sift few" in str(other)
+    assert "root-sift 1500kp" in str(other)
+
+
+class Centres:
+    """Sees both images at once; gives four matches, one less than a pose needs."""
+
+    def __init__(self) -> None:
+        self.sizes: set[tuple[int, ...]] = set()
+
+    def correspond(self, pairs: Sequence[PhotoPair]) -> list[Correspondences]:
+        self.sizes |= {photo.pixels.shape for pair in pairs for photo in pair}
+        points = np.array([[1, 1], [1, 9], [9, 1], [9, 9]], np.float32)
+        return [Correspondences(points, points, np.ones(4, np.float32)) for _ in pairs]
+
+
+def test_dense_matchers_see_the_images_and_too_few_matches_are_failures(
+    benchmark, tmp_path, monkeypatch
+) -> None:
+    matcher = Centres()
+    row = MatcherRow("centres", "dense", "", "", (), 512, 4, lambda _setup: DenseMatcher(matcher))
+    monkeypatch.setitem(MATCHERS, "centres", row)
+    trial = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, matcher="centres")
+    assert matcher.sizes == {(426, 640, 3)}
+    assert all(np.isinf(error) for pairs in errors(trial.folder).values() for error in pairs.values())
+
+
+def test_the_protocol_says_at_what_size_published_sets_are_shown(benchmark, tmp_path, monkeypatch) -> None:
+    seen = []
+    build = MATCHERS["root-sift"].build
+
+    def building(setup: Any) -> Any:
+        seen.append(setup.image_size)
+        return build(setup)
+
+    row = MatcherRow("own-size", "sparse", "", "", (), 600, 900, building)
+    monkeypatch.setitem(MATCHERS, "own-size", row)
+    gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "a", matcher="own-size")
+    gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "b", matcher="own-size", image_size=320)
+    assert seen == [9999, 600, 320]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"matcher": "root-shift"}, "root-sift"),
+        ({"estimator": "posselib"}, "poselib"),
+        ({"thresholds": [1.0]}, "one threshold"),
+        ({"estimator": "usac", "thresholds": [-1.0]}, "greater than 0"),
+        ({"label": "two words"}, "label"),
+        ({"seeds": 0}, "seeds"),
+        ({"masks": "folder"}, "masks"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(benchmark, tmp_path, wrong, told) -> None:
+    with pytest.raises(SettingsError, match=told):
+        gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
