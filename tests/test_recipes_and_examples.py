@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from zeb_kit import write_photo_set
 
 import gim_sfm
 from gim_sfm.errors import SettingsError
@@ -61,7 +62,7 @@ def test_importing_the_package_and_the_command_line_does_not_import_torch() -> N
 
 
 def test_the_examples_run(drawn_photos: Path, tmp_path: Path, xfeat_weights: str) -> None:
-    def run(name: str, *arguments: Path) -> str:
+    def run(name: str, *arguments: object) -> str:
         command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -69,9 +70,15 @@ def test_the_examples_run(drawn_photos: Path, tmp_path: Path, xfeat_weights: str
     assert "8 of 8 photos registered" in told
     assert told.count("registered") >= 9
     assert len(run("camera_positions.py", tmp_path / "out").splitlines()) == 8
+    names = sorted(path.name for path in drawn_photos.glob("*.jpg"))
+    write_photo_set(tmp_path / "zeb" / "yard", drawn_photos, [(names[0], names[1]), (names[0], names[2])])
+    told = run("compare_matchers.py", tmp_path / "zeb", tmp_path / "zeb-out", "root-sift", "xfeat-lighterglue")
+    assert "> root-sift released" in told
+    assert "p = " in told
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
         "reconstruct_folder.py",
         "camera_positions.py",
+        "compare_matchers.py",
     }
 
 

@@ -1,6 +1,7 @@
 """A matcher put to a benchmark: exact truth, resuming, bad images, other estimators, and the command."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,12 +15,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from zeb_kit import write_photo_set
+from zeb_kit import pair_line, write_photo_set
 
 import gim_sfm
+from gim_sfm import cli
 from gim_sfm.drawn_world import DrawnWorld
 from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.evaluation.results import read_results
+from gim_sfm.geometry import read_ground_truth, relative_pose
 from gim_sfm.matchers import MATCHERS, MatcherRow
 from gim_sfm.matchers.contract import DenseMatcher, PhotoPair
 from gim_sfm.matchers.sift import NearestNeighbourMatcher, RootSiftDetector
@@ -143,6 +146,7 @@ def test_interrupted_it_goes_on_and_ends_alike(benchmark, tmp_path, counted, mon
 KILLED = """
 import os, signal, sys
 import gim_sfm
+from gim_sfm import cli
 from gim_sfm.store import MatchStore
 write, done = MatchStore.write, []
 def killing(self, *arguments):
@@ -267,3 +271,65 @@ def test_wrong_settings_are_refused_before_any_work(benchmark, tmp_path, wrong, 
     with pytest.raises(SettingsError, match=told):
         gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_list_of_pairs_with_photos_in_folders(drawn_world, drawn_photos, tmp_path) -> None:
+    truth = read_ground_truth(drawn_photos.parent / "ground_truth.json")
+    names = sorted(drawn_world.photos)[:3]
+    shutil.copytree(drawn_photos, tmp_path / "images" / "scene1")
+    lines = []
+    for first, second in combinations(names, 2):
+        pose = relative_pose(truth.cam_from_world[first], truth.cam_from_world[second])
+        paths = (f"scene1/{first}", f"scene1/{second}")
+        lines.append(pair_line(paths, (truth.intrinsics[first], truth.intrinsics[second]), pose, overlap=0))
+    (tmp_path / "list.txt").write_text("".join([*lines, lines[0].replace(names[0], "gone.jpg")]))
+    trial = gim_sfm.evaluate_pairs(tmp_path / "list.txt", tmp_path / "images", out=tmp_path / "out", **SMALL)
+    (found,) = errors(trial.folder).values()
+    assert len(found) == 3
+    assert np.median(list(found.values())) < 0.5
+    assert "1 pairs skipped" in str(trial)
+    assert "gone.jpg" in str(trial)
+
+
+def test_homographies(drawn_photos, tmp_path) -> None:
+    photo = cv2.imread(str(min(drawn_photos.glob("*.jpg"))))
+    scenes = tmp_path / "hpatches"
+    for scene, degrees in (("i_wall", 0), ("v_wall", 6)):
+        (scenes / scene).mkdir(parents=True)
+        cv2.imwrite(str(scenes / scene / "1.ppm"), photo)
+        for number in range(2, 7):
+            turn = cv2.getRotationMatrix2D((320, 213), degrees * (number - 1), 1)
+            matrix = np.vstack([turn, [1e-5 * degrees, 0, 1]])
+            warped = cv2.warpPerspective(photo, matrix, (640, 426))
+            cv2.imwrite(
+                str(scenes / scene / f"{number}.ppm"), cv2.convertScaleAbs(warped, alpha=1 - 0.1 * number)
+            )
+            np.savetxt(scenes / scene / f"H_1_{number}", matrix)
+    trial = gim_sfm.evaluate_homography(scenes, out=tmp_path / "out", thresholds=[3.0], seeds=1, **SMALL)
+    found = errors(trial.folder)
+    assert {name: len(pairs) for name, pairs in found.items()} == {"HPatches-i": 5, "HPatches-v": 5}
+    assert max(error for pairs in found.values() for error in pairs.values()) < 1.0
+
+
+def test_the_commands(benchmark, tmp_path, monkeypatch, capsys) -> None:
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["gim-sfm", "evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        return capsys.readouterr().out
+
+    out = tmp_path / "out"
+    few = ["--matcher", "root-sift", "--max-keypoints"]
+    told = run("zeb", benchmark, *few, 1000, "--out", out, "--sets", "yard", "GTA")
+    assert "root-sift 1000kp" in told
+    run("zeb", benchmark, *few, 60, "--out", out, "--label", "few", "--sets", "yard", "GTA")
+    files = sorted((out / "root-sift-1000kp" / "official").glob("*.txt"))
+    assert len(files) == 2
+    told = run("score", *files, "--json", tmp_path / "scores.json")
+    assert "root-sift 1000kp" in told
+    assert json.loads((tmp_path / "scores.json").read_text())["tables"]
+    told = run("compare", out / "root-sift-1000kp", out / "root-sift-few", "--out", tmp_path / "page")
+    assert "root-sift" in told
+    assert (tmp_path / "page" / "comparison.html").exists()
+    assert len(list((tmp_path / "page").glob("*.png"))) >= 4
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)

@@ -52,7 +52,7 @@ class Comparison:
         return "\n".join([*verdict, "", *sets])
 
 
-def compare(a: Path | str, b: Path | str, out: Path = Path("comparison")) -> Comparison:
+def compare(a: Path | str, b: Path | str, out: Path | str = "comparison") -> Comparison:
     """Compares two methods on the pairs that both have.
 
     Args:
@@ -70,7 +70,7 @@ def compare(a: Path | str, b: Path | str, out: Path = Path("comparison")) -> Com
     contest = join(*paths)
     first, second = (_score(contest, side) for side in (0, 1))
     paired = compare_scores(contest.sets, contest.measure.thresholds[0])
-    comparison = Comparison(contest, paired, (first, second), out / PAGE)
+    comparison = Comparison(contest, paired, (first, second), Path(out) / PAGE)
     _write_page(comparison, read_views(paths))
     return comparison
 

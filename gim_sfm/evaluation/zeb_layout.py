@@ -39,11 +39,10 @@ def read_zeb(root: Path, sets: Sequence[str] = (), *, strict: bool = False) -> l
     """
     found = _folders(root)
     if sets:
-        folders = list(dict.fromkeys(_asked(name, root, found) for name in sets))
+        found = list({_asked(name, root, found) for name in sets})
     else:
-        folders = sorted(found, key=_rank)
-        _tell_missing(folders)
-    return [_read_set(folder, strict) for folder in folders]
+        _tell_missing(found)
+    return [_read_set(folder, strict) for folder in sorted(found, key=_rank)]
 
 
 def _folders(root: Path) -> list[Path]:
