@@ -1,4 +1,4 @@
-"""Which of two matchers is better on a benchmark: python examples/compare_matchers.py ZEB OUT FIRST SECOND."""
+"""Which of two matchers is better: python examples/compare_matchers.py ZEB OUT FIRST SECOND."""
 
 import sys
 from pathlib import Path

@@ -72,7 +72,8 @@ def test_the_examples_run(drawn_photos: Path, tmp_path: Path, xfeat_weights: str
     assert len(run("camera_positions.py", tmp_path / "out").splitlines()) == 8
     names = sorted(path.name for path in drawn_photos.glob("*.jpg"))
     write_photo_set(tmp_path / "zeb" / "yard", drawn_photos, [(names[0], names[1]), (names[0], names[2])])
-    told = run("compare_matchers.py", tmp_path / "zeb", tmp_path / "zeb-out", "root-sift", "xfeat-lighterglue")
+    both = ("root-sift", "xfeat-lighterglue")
+    told = run("compare_matchers.py", tmp_path / "zeb", tmp_path / "zeb-out", *both)
     assert "> root-sift released" in told
     assert "p = " in told
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
