@@ -29,6 +29,7 @@ app = App(
     name="gim-sfm",
     help="Photos in, a COLMAP model out, with learned matching.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 weights_app = App(

@@ -66,13 +66,13 @@ class MatchingSettings(MatcherSettings):
 class TrialSettings(MatcherSettings):
     """Which matcher is put to a benchmark, and how often its matches are judged."""
 
-    thresholds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    thresholds: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         (), description="Inlier thresholds to try, in pixels [the estimator's own]."
     )
     seeds: int = Field(3, ge=1, description="Seeds to try, where the estimator goes by chance.")
     label: str | None = Field(
         None,
-        pattern=r"^[^\s/]+$",
+        pattern=r"^[\w.+-]{1,80}$",
         description="Version shown in the results [told from weights and settings].",
     )
 

@@ -105,3 +105,13 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{sys.executable} -c 'from gim_sfm.cli import main; main()' matchers | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("aliked-lightglue  (sparse)\n", "")
+
+
+def test_an_interrupted_command_says_that_it_goes_on(monkeypatch, capsys, tmp_path) -> None:
+    def interrupted(*_arguments: object, **_settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gim_sfm.demo.run_demo", interrupted)
+    code, _, told = run(monkeypatch, capsys, "demo", tmp_path)
+    assert code == 130
+    assert "goes on from here" in told

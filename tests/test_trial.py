@@ -18,9 +18,9 @@ import pytest
 from zeb_kit import pair_line, write_photo_set
 
 import gim_sfm
-from gim_sfm import cli
+from gim_sfm import cli, matchers
 from gim_sfm.drawn_world import DrawnWorld
-from gim_sfm.errors import InputError, SettingsError
+from gim_sfm.errors import InputError, SettingsError, WeightsError
 from gim_sfm.evaluation.results import read_results
 from gim_sfm.geometry import read_ground_truth, relative_pose
 from gim_sfm.matchers import MATCHERS, MatcherRow
@@ -83,8 +83,8 @@ def test_a_good_matcher_scores_high_where_the_truth_is_exact(benchmark, tmp_path
     assert "6 of 5029 pairs" in told
     assert "yard" in told
     record = json.loads((trial.folder / "trial.json").read_text())
-    assert record["matcher"]["max_keypoints"] == 1500
-    assert [facts["pairs"] for facts in record["sets"]] == [6, 3]
+    assert {name: facts["pairs"] for name, facts in record["sets"].items()} == {"GTA-SfM": 6, "yard": 3}
+    assert record["sets"]["yard"]["made_by"]["matcher"]["max_keypoints"] == 1500
     assert not list(tmp_path.rglob("features*"))
 
 
@@ -146,7 +146,7 @@ def test_interrupted_it_goes_on_and_ends_alike(benchmark, tmp_path, counted, mon
 KILLED = """
 import os, signal, sys
 import gim_sfm
-from gim_sfm import cli
+from gim_sfm import cli, matchers
 from gim_sfm.store import MatchStore
 write, done = MatchStore.write, []
 def killing(self, *arguments):
@@ -200,11 +200,14 @@ def test_pairs_of_a_broken_image_are_skipped_and_counted_or_refused(own, tmp_pat
     assert "3 pairs skipped" in str(trial)
 
 
-def test_a_set_whose_images_are_all_broken_is_refused(own, tmp_path) -> None:
+def test_a_set_whose_images_are_all_broken_is_told_and_refused_alone(own, tmp_path) -> None:
     for path in (own / "yard").glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="No pair of yard is left"):
+    with pytest.raises(InputError, match="No pair is left"):
         gim_sfm.evaluate_zeb(own, out=tmp_path / "out", sets=["yard"], **SMALL)
+    trial = gim_sfm.evaluate_zeb(own, out=tmp_path / "out", **SMALL)
+    assert "yard: 3 pairs skipped" in str(trial)
+    assert errors(trial.folder).keys() == {"GTA-SfM"}
 
 
 def test_methods_of_one_folder_stand_in_one_table(benchmark, tmp_path) -> None:
@@ -215,6 +218,100 @@ def test_methods_of_one_folder_stand_in_one_table(benchmark, tmp_path) -> None:
     assert other.folder == tmp_path / "root-sift-few" / "official"
     assert "root-sift few" in str(other)
     assert "root-sift 1500kp" in str(other)
+
+
+def test_results_of_both_estimators_can_be_scored_together_and_compared_one_by_one(
+    benchmark, tmp_path
+) -> None:
+    official = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, sets=["yard"], **SMALL)
+    modern = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, sets=["yard"], estimator="magsac", **SMALL)
+    told = str(gim_sfm.score([tmp_path]))
+    assert "> root-sift 1500kp " in told
+    assert "> root-sift 1500kp-magsac " in told
+    assert "1500kp-magsac" in str(gim_sfm.compare(official.folder, modern.folder, tmp_path / "page"))
+    with pytest.raises(InputError, match="holds 2 methods"):
+        gim_sfm.compare(tmp_path / "root-sift-1500kp", modern.folder, tmp_path / "page")
+
+
+@pytest.mark.parametrize("estimator", ["official", "poselib"])
+def test_sets_may_be_run_in_turns(benchmark, tmp_path, estimator) -> None:
+    for name in ("yard", "GTA"):
+        trial = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, sets=[name], estimator=estimator, **SMALL)
+    assert errors(trial.folder).keys() == {"GTA-SfM", "yard"}
+    assert len((trial.folder / "views.tsv").read_text().splitlines()) == 1 + 9
+    assert json.loads((trial.folder / "trial.json").read_text())["sets"].keys() == {"GTA-SfM", "yard"}
+
+
+def test_a_label_belongs_to_one_matcher_with_one_set_of_settings(benchmark, tmp_path, monkeypatch) -> None:
+    few: Any = {"sets": ["yard"], "matcher": "root-sift", "label": "mine"}
+    gim_sfm.evaluate_zeb(benchmark, out=tmp_path, max_keypoints=100, **few)
+    with pytest.raises(SettingsError, match="other max_keypoints"):
+        gim_sfm.evaluate_zeb(benchmark, out=tmp_path, max_keypoints=200, **few)
+    monkeypatch.setattr(matchers, "weights_digest", lambda *_: "abcdef0123")
+    with pytest.raises(SettingsError, match="other weights"):
+        gim_sfm.evaluate_zeb(benchmark, out=tmp_path, max_keypoints=100, **few)
+
+
+def test_weights_replaced_under_the_same_name_are_loaded_anew(benchmark, tmp_path, monkeypatch) -> None:
+    built = []
+
+    def building(setup: Any) -> Any:
+        built.append(setup)
+        return MATCHERS["root-sift"].build(setup)
+
+    row = MatcherRow("trained", "sparse", "", "", (), 600, 300, building)
+    monkeypatch.setitem(MATCHERS, "trained", row)
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(b"")
+    for digest in ("111111aa", "222222bb"):
+        monkeypatch.setattr(matchers, "weights_digest", lambda *_, digest=digest: digest)
+        trial = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, sets=["yard"], matcher="trained", weights=file)
+    assert len(built) == 2
+    assert trial.folder.parent.name == "trained-last-222222"
+    assert "> trained last-111111 " in str(trial)
+
+
+def test_weights_that_are_not_there_are_refused(benchmark, tmp_path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.ckpt"):
+        gim_sfm.evaluate_zeb(benchmark, out=tmp_path, matcher="root-sift", weights=tmp_path / "gone.ckpt")
+
+
+def test_only_rivals_on_the_same_images_and_pairs_stand_in_the_table(own, tmp_path) -> None:
+    few: Any = {"sets": ["yard"], "matcher": "root-sift"}
+    other = gim_sfm.evaluate_zeb(own, out=tmp_path / "out", max_keypoints=200, **few)
+    shutil.copytree(other.folder, tmp_path / "out" / "copy" / "official")
+    told = str(gim_sfm.evaluate_zeb(own, out=tmp_path / "out", **few))
+    assert "> root-sift 200kp" in told
+    assert "root-sift-200kp is not in the table: it holds root-sift 200kp once more" in told
+    gim_sfm.evaluate_zeb(own, out=tmp_path / "out", sets=["GTA"], matcher="root-sift", label="elsewhere")
+    path = min((own / "yard").glob("*.txt"))
+    path.write_text(path.read_text().replace(" 0.5 0.5 ", " 0.4 0.4 "))
+    told = str(gim_sfm.evaluate_zeb(own, out=tmp_path / "out", **few))
+    assert "> root-sift 200kp" not in told
+    assert "root-sift-200kp is not in the table: images or pairs of yard were others" in told
+    assert "root-sift-elsewhere is not in the table: it was not put to yard" in told
+
+
+def test_damaged_notes_and_results_of_others_do_no_harm(benchmark, tmp_path) -> None:
+    few: Any = {"sets": ["yard"], "matcher": "root-sift"}
+    other = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, max_keypoints=200, **few)
+    first = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, **few)
+    (path,) = other.folder.glob("*.txt")
+    path.write_text("damaged\nonce")
+    (tmp_path / "root-sift" / "predictions" / "yard" / "images.json").write_text("{")
+    (first.folder / "trial.json").write_text("[]")
+    (first.folder / "views.tsv").write_text("identifier\nwrong")
+    again = gim_sfm.evaluate_zeb(benchmark, out=tmp_path, **few)
+    assert again.sets[0].matched == 0
+    assert "root-sift-200kp is not in the table" in str(again)
+
+
+def test_modern_estimators_do_not_stand_beside_the_published_rows(benchmark, tmp_path) -> None:
+    few: Any = {"sets": ["GTA"], "matcher": "root-sift"}
+    assert "GIM_DKM" not in str(gim_sfm.evaluate_zeb(benchmark, out=tmp_path, estimator="usac", **few))
+    told = str(gim_sfm.evaluate_zeb(benchmark, out=tmp_path, image_size=500, **few))
+    assert "GIM_DKM" in told
+    assert "500 pixels at most, not as the published" in told
 
 
 class Centres:
@@ -252,7 +349,7 @@ def test_the_protocol_says_at_what_size_published_sets_are_shown(benchmark, tmp_
     monkeypatch.setitem(MATCHERS, "own-size", row)
     gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "a", matcher="own-size")
     gim_sfm.evaluate_zeb(benchmark, out=tmp_path / "b", matcher="own-size", image_size=320)
-    assert seen == [9999, 600, 320]
+    assert seen == [640, 600, 320]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +360,8 @@ def test_the_protocol_says_at_what_size_published_sets_are_shown(benchmark, tmp_
         ({"thresholds": [1.0]}, "one threshold"),
         ({"estimator": "usac", "thresholds": [-1.0]}, "greater than 0"),
         ({"label": "two words"}, "label"),
+        ({"label": "a/b"}, "label"),
+        ({"estimator": "usac", "thresholds": [np.inf]}, "finite"),
         ({"seeds": 0}, "seeds"),
         ({"masks": "folder"}, "masks"),
     ],
@@ -287,7 +386,7 @@ def test_a_list_of_pairs_with_photos_in_folders(drawn_world, drawn_photos, tmp_p
     (found,) = errors(trial.folder).values()
     assert len(found) == 3
     assert np.median(list(found.values())) < 0.5
-    assert "1 pairs skipped" in str(trial)
+    assert "1 pair skipped" in str(trial)
     assert "gone.jpg" in str(trial)
 
 

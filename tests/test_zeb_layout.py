@@ -139,6 +139,23 @@ def test_the_same_pair_twice_counts_once(tmp_path: Path) -> None:
     assert "once more" in found.skipped[0].reason
 
 
+def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
+    names = ("a.jpg", "b.jpg")
+    for folder in ("my set", "my_set"):
+        write_pair(tmp_path / folder, "s", "-", names, pair_line(names, (K0, K1), QUARTER), PIXEL)
+    with pytest.raises(InputError, match="both be called my_set"):
+        read_zeb(tmp_path)
+
+
+def test_pair_files_that_cannot_be_read_are_skipped(tmp_path: Path) -> None:
+    write_known(tmp_path, ZEB_SETS[0])
+    (tmp_path / "gl3d" / "s_a_b.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "gl3d" / "s_c_d.txt").mkdir()
+    (found,) = read_zeb(tmp_path)
+    assert len(found.pairs) == 1
+    assert len(found.skipped) == 2
+
+
 def test_a_set_without_a_good_pair_is_refused(tmp_path: Path) -> None:
     write_known(tmp_path, ZEB_SETS[0], "too short")
     with pytest.raises(InputError, match="2 tokens"):

@@ -15,7 +15,7 @@ from gim_sfm.evaluation.difficulty import (
     score_by_overlap,
     score_by_views,
 )
-from gim_sfm.evaluation.league_text import short_name, unit, write_count, write_p
+from gim_sfm.evaluation.league_text import EVIDENCE, short_name, unit, write_count, write_p
 from gim_sfm.evaluation.statistics import (
     Difference,
     PairedComparison,
@@ -160,4 +160,4 @@ def _set_verdicts(contest: Contest, paired: PairedComparison) -> Iterator[str]:
             f"{short_name(each.set):<{width}}  {100 * each.scores[0]:5.1f} {100 * each.scores[1]:5.1f}  "
             f"{_evidence(told)}: {f'{better} is better' if told.told_apart else 'no difference can be told'}"
         )
-    yield f"Intervals by paired bootstrap, p by sign flips ({paired.mean.smallest_p:.4f} is its smallest)."
+    yield f"Intervals by paired bootstrap. {EVIDENCE[0].upper()}{EVIDENCE[1:]}"

@@ -74,6 +74,8 @@ def join(first: Path, second: Path) -> Contest:
             share no set or no pair of a shared set.
     """
     sides = [_read_method(path) for path in (first, second)]
+    if first.resolve() == second.resolve():
+        raise InputError(f"{first} was given twice.", remedy="Give the results of two methods.")
     measures = [next(iter(side.values())).measure for side in sides]
     shared = sorted(sides[0].keys() & sides[1].keys(), key=_place)
     if not shared or measures[0] != measures[1]:
@@ -99,7 +101,7 @@ def _read_method(path: Path) -> Sets:
     if len(kinds) > 1:
         raise InputError(
             f"{path} holds {len(kinds)} methods: {', '.join(kinds)}.",
-            remedy="Give one result file, or move the files of each method to a folder of its own.",
+            remedy="Give one result file, or a folder with those of one method and estimator.",
         )
     return {each.set: each for each in results}
 

@@ -32,6 +32,9 @@ POSE_PIXELS = (0.5, 1.0, 1.5, 2.0, 3.0)
 
 HOMOGRAPHY_PIXELS = (0.5, 1.0, 1.5, 2.0, 3.0)
 
+USUAL_HOMOGRAPHY_PIXELS = (3.0,)
+"""OpenCV's default, and that of published evaluations."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
@@ -170,7 +173,7 @@ ESTIMATORS = {
 HOMOGRAPHY_ESTIMATORS = {
     row.name: row
     for row in (
-        HomographyEstimator("opencv", HOMOGRAPHY_PIXELS, False, solve_homography_with_opencv),
+        HomographyEstimator("opencv", USUAL_HOMOGRAPHY_PIXELS, False, solve_homography_with_opencv),
         HomographyEstimator("magsac", HOMOGRAPHY_PIXELS, True, MAGSAC.solve_homography),
         HomographyEstimator("poselib", HOMOGRAPHY_PIXELS, True, solve_homography_with_poselib),
     )

@@ -4,22 +4,39 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
+from importlib.metadata import version as installed
 from typing import Any, Generic, TypeVar
 
+import cv2
 import numpy as np
+from jaxtyping import Float64
 
+from gim_sfm.archive import Archive, Packed
 from gim_sfm.errors import SettingsError
 from gim_sfm.evaluation.benchmark import Asked, HomographyPair, PairSet, PosedPair
 from gim_sfm.evaluation.estimators import ESTIMATORS, HOMOGRAPHY_ESTIMATORS
-from gim_sfm.evaluation.outcomes import corner_outcome, corner_scale, pose_outcome
+from gim_sfm.evaluation.outcomes import (
+    CORNER_COLUMNS,
+    POSE_COLUMNS,
+    corner_outcome,
+    corner_scale,
+    pose_outcome,
+)
+from gim_sfm.evaluation.predictions import Predictions
 from gim_sfm.evaluation.results import CORNERS, POSE, Measure, Results
 from gim_sfm.progress import stage
-from gim_sfm.recipe import nearest
+from gim_sfm.recipe import digest, nearest
+from gim_sfm.store import pair_key
 from gim_sfm.types import Correspondences
 
 Columns = Mapping[str, float]
 Row = TypeVar("Row")
+Made = TypeVar("Made")
+
+JUDGING_VERSION = 1
+"""Raised when the same matches would get other errors than before."""
 
 _QUEUED = 64
 
@@ -47,13 +64,17 @@ class Judge(Generic[Asked]):
     Attributes:
         estimator: Name of the estimator.
         measure: What is counted as error.
+        columns: What is told of each pair.
         runs: Thresholds and seeds to go through.
-        judge: The columns of a pair's line in the results.
+        usual: Whether published figures are by the same protocol.
+        judge: These columns of a pair.
     """
 
     estimator: str
     measure: Measure
+    columns: tuple[str, ...]
     runs: tuple[Run, ...]
+    usual: bool
     judge: Callable[[Asked, Correspondences, Run], Columns]
 
 
@@ -79,7 +100,8 @@ def pose_judge(estimator: str, pixels: Sequence[float] = (), seeds: int = 1) -> 
             "The official protocol has but one threshold, 0.5 pixels.",
             remedy="Leave --thresholds out, or name another --estimator.",
         )
-    return Judge(estimator, POSE, _runs(pixels or row.pixels, seeds if row.seeded else 1), judge)
+    runs = _runs(pixels or row.pixels, seeds if row.seeded else 1)
+    return Judge(estimator, POSE, POSE_COLUMNS, runs, estimator == "official", judge)
 
 
 def corner_judge(estimator: str, pixels: Sequence[float] = (), seeds: int = 1) -> Judge[HomographyPair]:
@@ -99,48 +121,80 @@ def corner_judge(estimator: str, pixels: Sequence[float] = (), seeds: int = 1) -
         pixels = run.pixels / corner_scale(pair)
         return corner_outcome(pair, found, row.estimate(found.points0, found.points1, pixels, run.seed))
 
-    return Judge(estimator, CORNERS, _runs(pixels or row.pixels, seeds if row.seeded else 1), judge)
+    runs = _runs(pixels or row.pixels, seeds if row.seeded else 1)
+    return Judge(estimator, CORNERS, CORNER_COLUMNS, runs, estimator == "opencv", judge)
 
 
 def judge_set(
-    judge: Judge[Asked],
-    run: Run,
-    pair_set: PairSet[Asked],
-    read: Callable[[Asked], Correspondences],
-    method: str,
-    version: str,
-) -> Results:
-    """Errors of all pairs of a set.
+    judge: Judge[Asked], pair_set: PairSet[Asked], predictions: Predictions, method: str, version: str
+) -> dict[Run, Results]:
+    """Errors of all pairs of a set, in every run; those judged before, from the same matches, are kept.
 
     Args:
         judge: The estimator.
-        run: Its threshold and seed.
         pair_set: The pairs.
-        read: Gives the matches of a pair.
+        predictions: Their matches; what is judged lies beside them.
         method: Name in the results.
         version: Name in the results.
+
+    Raises:
+        OutputError: The folder cannot be written.
     """
+    settings = {
+        "matches": predictions.made_by,
+        "estimator": judge.estimator,
+        "runs": [[run.pixels, run.seed] for run in judge.runs],
+        "solvers": [cv2.__version__, installed("poselib")],
+        "version": JUDGING_VERSION,
+    }
+    path = predictions.folder / f"judged-{judge.estimator}.h5"
+    with Archive(path, digest(settings), settings) as archive:
+        _judge_missing(judge, pair_set, predictions, archive)
+        errors = np.stack([archive.arrays(pair_key(pair.images))["errors"] for pair in pair_set.pairs])
+    return {
+        run: Results(
+            measure=judge.measure,
+            method=method,
+            set=pair_set.name,
+            version=version,
+            identifiers=tuple(pair.identifier for pair in pair_set.pairs),
+            overlaps=_overlaps(pair_set),
+            columns=dict(zip(judge.columns, errors[:, place].T, strict=True)),
+        )
+        for place, run in enumerate(judge.runs)
+    }
 
-    def row(given: tuple[Asked, Correspondences]) -> Columns:
-        return judge.judge(*given, run)
 
-    rows = []
-    with stage(f"Judging, {judge.estimator} {run}", len(pair_set.pairs), "pair") as advance:
-        for columns in _in_threads(row, ((pair, read(pair)) for pair in pair_set.pairs)):
-            rows.append(columns)
+def _judge_missing(
+    judge: Judge[Asked], pair_set: PairSet[Asked], predictions: Predictions, archive: Archive
+) -> None:
+    made_from = {pair.images: _made_from(pair, predictions) for pair in pair_set.pairs}
+    todo = [pair for pair in pair_set.pairs if archive.facts(pair_key(pair.images)) != made_from[pair.images]]
+
+    def errors(pair: Asked, found: Correspondences) -> Float64[np.ndarray, "runs columns"]:
+        outcomes = [judge.judge(pair, found, run) for run in judge.runs]
+        return np.array([[outcome[name] for name in judge.columns] for outcome in outcomes])
+
+    total = len(pair_set.pairs)
+    with stage(f"Estimating ({judge.estimator})", total, "pair", done=total - len(todo)) as advance:
+        given = ((pair, predictions.read(pair.images)) for pair in todo)
+        for pair, row in zip(todo, _in_threads(errors, given), strict=True):
+            pack = partial(_pack, made_from[pair.images], row)
+            archive.put(pair_key(pair.images), pack)
             advance(1)
-    return Results(
-        measure=judge.measure,
-        method=method,
-        set=pair_set.name,
-        version=version,
-        identifiers=tuple(pair.identifier for pair in pair_set.pairs),
-        overlaps=_overlaps(pair_set),
-        columns={name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]},
-    )
 
 
-def _overlaps(pair_set: PairSet[Any]) -> np.ndarray:
+def _pack(made_from: str, errors: Float64[np.ndarray, "runs columns"]) -> Packed:
+    return made_from, {"errors": errors}
+
+
+def _made_from(pair: PosedPair | HomographyPair, predictions: Predictions) -> str:
+    """A digest of the matches of a pair and of what is known of it."""
+    known = [np.asarray(value).tolist() for value in astuple(pair)]
+    return digest(known, [predictions.contents[name] for name in pair.images])
+
+
+def _overlaps(pair_set: PairSet[Any]) -> Float64[np.ndarray, "n 2"]:
     unknown = (np.nan, np.nan)
     return np.array([getattr(pair, "overlaps", unknown) for pair in pair_set.pairs], dtype=np.float64)
 
@@ -154,20 +208,21 @@ def _find(name: str, table: Mapping[str, Row]) -> Row:
 
 
 def _runs(pixels: Sequence[float], seeds: int) -> tuple[Run, ...]:
-    return tuple(Run(each, seed) for each in pixels for seed in range(seeds))
+    return tuple(Run(each, seed) for each in dict.fromkeys(pixels) for seed in range(seeds))
 
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
-
-
-def _in_threads(make: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+def _in_threads(
+    make: Callable[[Asked, Correspondences], Made], given: Iterable[tuple[Asked, Correspondences]]
+) -> Iterator[Made]:
     """Applies a function that lets go of the interpreter, in order, on all processors."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         waiting: deque[Future[Made]] = deque()
-        for item in given:
-            waiting.append(threads.submit(make, item))
-            if len(waiting) > _QUEUED:
+        try:
+            for pair, found in given:
+                waiting.append(threads.submit(make, pair, found))
+                if len(waiting) > _QUEUED:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)

@@ -15,6 +15,7 @@ from gim_sfm.evaluation.statistics import (
     PairedComparison,
     compare_scores,
     estimate_scores,
+    have_shared_pairs,
     rank,
     share_pairs,
 )
@@ -142,25 +143,32 @@ Methods = Mapping[str, Mapping[str, Results]]
 """Results by name of the method and name of the set."""
 
 
-def build_league(results: Sequence[Results]) -> League:
+def build_league(results: Sequence[Results], *, published: bool = True) -> League:
     """Scores methods and sets them beside each other.
 
     Args:
         results: Of one or more methods on one or more sets; each method, version and set once.
+        published: Whether they are by the protocol of the published figures, which may then stand beside.
 
     Returns:
         The league; published methods are in it as far as their sets are.
 
     Raises:
-        InputError: There are no results.
+        InputError: There are no results, or a method, version and set come twice.
     """
     if not results:
         raise InputError("There are no results to score.", remedy="Give result files, or folders of them.")
     groups: dict[tuple[Measure, str], dict[str, dict[str, Results]]] = {}
     for each in sorted(results, key=_place):
         methods = groups.setdefault((each.measure, _benchmark(each)), {})
-        methods.setdefault(f"{each.method} {each.version}", {})[each.set] = each
-    return League(tuple(_build_table(*key, methods) for key, methods in groups.items()))
+        sets = methods.setdefault(f"{each.method} {each.version}", {})
+        if each.set in sets:
+            raise InputError(
+                f"There are two results of {each.method} {each.version} on {each.set}.",
+                remedy="Give each method another version, or take one of the results away.",
+            )
+        sets[each.set] = each
+    return League(tuple(_build_table(*key, methods, published) for key, methods in groups.items()))
 
 
 def _benchmark(results: Results) -> str:
@@ -174,12 +182,12 @@ def _place(results: Results) -> tuple[bool, bool, int, str]:
     return results.measure != POSE, not known, order.index(results.set) if known else 0, results.set
 
 
-def _build_table(measure: Measure, benchmark: str, methods: Methods) -> Table:
+def _build_table(measure: Measure, benchmark: str, methods: Methods, comparable: bool) -> Table:
     order = [each.name for each in ZEB_SETS]
     named = {name for sets in methods.values() for name in sets}
     sets = sorted(named, key=lambda name: (order.index(name) if benchmark else 0, name))
     common = [name for name in sets if all(name in results for results in methods.values())]
-    published = PUBLISHED_SCORES if benchmark else ()
+    published = PUBLISHED_SCORES if comparable and benchmark else ()
     entries = {name: _build_entry(name, results, measure, common) for name, results in methods.items()}
     ranks = _mean_ranks(list(entries.values()), published, common)
     return Table(
@@ -242,12 +250,16 @@ def _publish(
 def _build_duels(
     measure: Measure, entries: Sequence[Entry], methods: Methods, common: Sequence[str]
 ) -> tuple[Duel, ...]:
-    """Each method against the one with the best mean; none where there is no common set."""
+    """Each method against the one with the best mean, if they share pairs of every common set."""
     if not common:
         return ()
     best = max(entries, key=lambda entry: entry.mean[0].value).name
     others = [entry.name for entry in entries if entry.name != best]
-    return tuple(_build_duel(measure, best, other, methods, common) for other in others)
+    return tuple(
+        _build_duel(measure, best, other, methods, common)
+        for other in others
+        if all(have_shared_pairs(methods[other][name], methods[best][name]) for name in common)
+    )
 
 
 def _build_duel(measure: Measure, best: str, other: str, methods: Methods, common: Sequence[str]) -> Duel:
@@ -316,5 +328,5 @@ def comparison_row(comparison: PairedComparison) -> dict[str, Any]:
 def _estimate_row(estimate: Estimate) -> dict[str, float]:
     row = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     if isinstance(estimate, Difference):
-        row |= {"p": estimate.p, "smallest_p": estimate.smallest_p}
+        row["p"] = estimate.p
     return row

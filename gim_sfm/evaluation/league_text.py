@@ -6,7 +6,7 @@ from itertools import groupby
 
 from gim_sfm.evaluation.league import Duel, Entry, League, PublishedEntry, SetScore, Table
 from gim_sfm.evaluation.results import POSE, Measure
-from gim_sfm.evaluation.statistics import Difference, Estimate
+from gim_sfm.evaluation.statistics import PERMUTATIONS, Difference, Estimate
 from gim_sfm.evaluation.zeb_sets import ZEB_BY_NAME, ZEB_SETS
 
 WIDTH = 130
@@ -229,8 +229,7 @@ def _write_duels(table: Table) -> Iterator[str]:
     heads = [Head(name) for name in ("mean", *map(short_name, table.common))]
     yield from _layout(heads, [line for duel in table.duels for line in _duel_lines(duel)])
     yield ""
-    smallest = table.duels[0].comparison.mean.smallest_p
-    yield f"p by sign flips, two-sided; {smallest:.4f} is the smallest it can be."
+    yield EVIDENCE
     for duel in table.duels:
         yield from _duel_notes(duel)
 
@@ -243,6 +242,12 @@ def _duel_lines(duel: Duel) -> tuple[Line, ...]:
         Line("  to", tuple(f"{100 * each.high:+.1f}" for each in columns)),
         Line("  p", tuple(write_p(each) for each in columns)),
     )
+
+
+EVIDENCE = (
+    f"p is two-sided, from {PERMUTATIONS} sign flips, for each set by itself; pairs count as independent, "
+    "though they share images."
+)
 
 
 def write_p(difference: Difference) -> str:

@@ -9,18 +9,20 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from gim_sfm.archive import exclusive
 from gim_sfm.carrying import PhotoSource, Source
 from gim_sfm.errors import InputError
 from gim_sfm.evaluation.benchmark import PairSet
 from gim_sfm.evaluation.contender import Contender
 from gim_sfm.files import write_text
-from gim_sfm.images import ImageFolder, Signature, is_unchanged, signature
+from gim_sfm.images import ImageFolder, Signature, is_unchanged, read_header, signature
 from gim_sfm.matchers.contract import FeatureMatcher, FeaturePair, Matcher, SemiDenseMatcher, SparseMatcher
 from gim_sfm.matching import MatchingOutcome, extract_features, match_pairs
+from gim_sfm.progress import stage
 from gim_sfm.recipe import digest
 from gim_sfm.store import FeatureStore, MatchStore
 from gim_sfm.types import Correspondences, Pair
@@ -31,20 +33,26 @@ class Predictions:
     """The matches of a set.
 
     Attributes:
-        store: Where they lie.
+        folder: Where they lie.
+        store: They themselves.
+        made_by: Digest of what matched them.
+        contents: Digest of each image.
         broken: Images that could not be read, with the reason.
+        longest: Longest side in pixels at which the network saw the images.
         matched: Pairs matched now, not in an earlier run.
         seconds: Time of matching now, with reading and writing, without loading the network.
         seconds_in_network: Part of it inside the networks.
-        content: Digest of the images and of what matched them.
     """
 
+    folder: Path
     store: MatchStore
+    made_by: str
+    contents: Mapping[str, str]
     broken: Mapping[str, str]
+    longest: int
     matched: int
     seconds: float
     seconds_in_network: float
-    content: str
 
     def read(self, pair: Pair) -> Correspondences:
         """The matches of a pair, in file pixels."""
@@ -62,7 +70,7 @@ def predict(contender: Contender, pair_set: PairSet[Any], folder: Path) -> Itera
     Args:
         contender: The matcher.
         pair_set: The pairs.
-        folder: For matches.h5, and features.h5 on the way.
+        folder: For matches.h5, and features on the way.
 
     Raises:
         OutputError: The folder cannot be written, or another run uses it.
@@ -70,16 +78,23 @@ def predict(contender: Contender, pair_set: PairSet[Any], folder: Path) -> Itera
     """
     pairs = list(dict.fromkeys(pair.images for pair in pair_set.pairs))
     images = ImageFolder.of(pair_set.root, {name for pair in pairs for name in pair})
-    longest = contender.longest(pair_set)
-    key = contender.key(longest)
-    with MatchStore.open(folder / "matches.h5", digest(key), key) as store:
-        contents, broken = _contents(images, folder / "images.json")
+    with exclusive(folder):
+        began = time.perf_counter()
+        book, broken = _look_at(images, folder / "images.json")
+        looked = time.perf_counter() - began
+        longest = contender.longest(pair_set, max((max(each.size) for each in book.values()), default=1))
+        key = contender.key(longest)
+        contents = {name: each.signed.digest for name, each in book.items()}
         whole = [pair for pair in pairs if contents.keys() >= set(pair)]
-        todo = [pair for pair in whole if not store.is_current(pair, (contents[pair[0]], contents[pair[1]]))]
-        task = _Task(contender, longest, images, contents, folder / "features")
-        seconds = task.match(todo, store, broken) if todo else (0.0, 0.0)
-        shutil.rmtree(task.scratch, ignore_errors=True)
-        yield Predictions(store, broken, len(todo), *seconds, digest(key, contents))
+        with MatchStore.open(folder / "matches.h5", digest(key), key) as store:
+            made_from = {pair: (contents[pair[0]], contents[pair[1]]) for pair in whole}
+            todo = [pair for pair in whole if not store.is_current(pair, made_from[pair])]
+            task = _Task(contender, longest, images, contents, folder / "features")
+            seconds, inside = task.match(todo, store, broken) if todo else (0.0, 0.0)
+            shutil.rmtree(task.scratch, ignore_errors=True)
+            yield Predictions(
+                folder, store, digest(key), contents, broken, longest, len(todo), looked + seconds, inside
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,24 +200,41 @@ class _Task:
         return round(self.longest * self.contender.row.finest)
 
 
-def _contents(images: ImageFolder, book: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Digest of every image, and why some have none; those unchanged since they were noted are not read."""
-    known = _noted(book)
-    signed: dict[str, Signature] = {}
-    broken = {}
-    for name in images.names:
-        path = images.path(name)
-        try:
-            unchanged = name in known and is_unchanged(path, known[name])
-            signed[name] = known[name] if unchanged else signature(path)
-        except InputError as error:
-            broken[name] = error.message
-    if signed != known:
-        write_text(book, json.dumps({name: asdict(each) for name, each in signed.items()}))
-    return {name: each.digest for name, each in signed.items()}, broken
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is known of an image file.
+
+    Attributes:
+        signed: What it was when it was read.
+        size: (width, height).
+    """
+
+    signed: Signature
+    size: tuple[int, int]
 
 
-def _noted(book: Path) -> dict[str, Signature]:
-    if not book.exists():
+def _look_at(images: ImageFolder, book: Path) -> tuple[dict[str, _Seen], dict[str, str]]:
+    """What every image is, and why some cannot be used; what has not changed since noted is not read."""
+    known, seen, broken = _noted(book), dict[str, _Seen](), dict[str, str]()
+    with stage("Looking at images", len(images.names), "image") as advance:
+        for name in images.names:
+            path = images.path(name)
+            try:
+                unchanged = name in known and is_unchanged(path, known[name].signed)
+                seen[name] = known[name] if unchanged else _Seen(signature(path), read_header(path).size)
+            except InputError as error:
+                broken[name] = error.message
+            advance(1)
+    if seen != known:
+        rows = {name: [*astuple(each.signed), *each.size] for name, each in seen.items()}
+        write_text(book, json.dumps(rows))
+    return seen, broken
+
+
+def _noted(book: Path) -> dict[str, _Seen]:
+    """What an earlier run noted; nothing where that cannot be read, for it can be seen again."""
+    try:
+        rows = json.loads(book.read_text(encoding="utf-8"))
+        return {name: _Seen(Signature(*row[:3]), (row[3], row[4])) for name, row in rows.items()}
+    except (OSError, ValueError, TypeError, IndexError, AttributeError):
         return {}
-    return {name: Signature(**entry) for name, entry in json.loads(book.read_text()).items()}

@@ -163,6 +163,9 @@ def read_results(path: Path) -> Results:
     if tuple(header) != columns:
         raise _broken(path, 1, f"the header is not `{' '.join(columns)}`")
     numbers = _parse(path, rows, len(columns))
+    errors = [columns.index(each) - 1 for each in MEASURES[name["mark"]].error_columns]
+    for line in np.flatnonzero((numbers[:, errors] < 0).any(axis=1)):
+        raise _broken(path, int(line) + 2, "an error is negative")
     first = {row[0]: index for index, row in reversed(list(enumerate(rows)))}
     if repeated := len(rows) - len(first):
         log.warning("%s: %d lines repeat an earlier pair and are not counted.", path, repeated)
@@ -187,7 +190,7 @@ def _read_lines(path: Path) -> list[str]:
         ) from error
     if len(lines) < 2:
         raise InputError(
-            f"{path} holds no pair: it has {len(lines)} lines.",
+            f"{path} holds no pair.",
             remedy="Run the evaluation again; a result file has a header and a line a pair.",
         )
     return lines

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import pycolmap
 
 from gim_sfm import matchers
 from gim_sfm.errors import InputError, OutputError, ReconstructionError, SettingsError
@@ -252,7 +251,7 @@ def _score_seed(
 
 def _judge(result: ReconstructResult, truth: Poses) -> dict[str, float]:
     """All figures of a model but its time."""
-    model: pycolmap.Reconstruction = result.read_model()
+    model = result.read_model()
     poses = {image.name: image.cam_from_world().matrix() for image in model.images.values() if image.has_pose}
     return judge_poses(poses, truth) | {
         "track_length": float(model.compute_mean_track_length()),
@@ -310,7 +309,7 @@ def _fingerprint(folder: ImageFolder, known: Poses, recipe: Recipe, device: str)
         [_content(path) for path in named],
         [matchers.weights_digest(name, _weights_for(name, recipe)) for name in used],
         device,
-        version("pycolmap"),
+        [version(name) for name in ("gim_sfm", "pycolmap", "torch")],
     )
 
 

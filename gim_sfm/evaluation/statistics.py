@@ -60,11 +60,9 @@ class Difference(Estimate):
 
     Attributes:
         p: Two-sided, by sign-flip permutation; never 0.
-        smallest_p: The smallest p that this many permutations can give.
     """
 
     p: float
-    smallest_p: float
 
     @property
     def told_apart(self) -> bool:
@@ -314,6 +312,11 @@ def _estimates(
     )
 
 
+def have_shared_pairs(first: Results, second: Results) -> bool:
+    """Whether two methods have a pair in common."""
+    return not set(first.identifiers).isdisjoint(second.identifiers)
+
+
 def share_pairs(first: Results, second: Results) -> SharedPairs:
     """The pairs of a set that two methods both have, by identifier.
 
@@ -325,7 +328,8 @@ def share_pairs(first: Results, second: Results) -> SharedPairs:
     )
     if not len(shared):
         raise InputError(
-            f"{first.method} and {second.method} share no pair of {first.set}.",
+            f"{first.method} {first.version} and {second.method} {second.version} share no pair of "
+            f"{first.set}.",
             remedy="Run both on the same pairs; pairs are told apart by their identifiers.",
         )
     return SharedPairs(
@@ -409,7 +413,7 @@ def _difference(
     low, high = np.percentile(drawn, COVERED)
     reached = int(np.count_nonzero(np.abs(tossed) >= abs(value) - TIE))
     chances = 1 + len(tossed)
-    return Difference(float(value), float(low), float(high), (1 + reached) / chances, 1 / chances)
+    return Difference(float(value), float(low), float(high), (1 + reached) / chances)
 
 
 def rank(scores: Float64[np.ndarray, "methods sets"]) -> Float64[np.ndarray, "methods sets"]:

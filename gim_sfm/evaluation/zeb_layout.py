@@ -42,7 +42,20 @@ def read_zeb(root: Path, sets: Sequence[str] = (), *, strict: bool = False) -> l
         found = list({_asked(name, root, found) for name in sets})
     else:
         _tell_missing(found)
-    return [_read_set(folder, strict) for folder in sorted(found, key=_rank)]
+    pair_sets = [_read_set(folder, strict) for folder in sorted(found, key=_rank)]
+    _require_distinct(pair_sets)
+    return pair_sets
+
+
+def _require_distinct(pair_sets: Sequence[PairSet[PosedPair]]) -> None:
+    roots: dict[str, Path] = {}
+    for pair_set in pair_sets:
+        other = roots.setdefault(pair_set.name, pair_set.root)
+        if other != pair_set.root:
+            raise InputError(
+                f"{other} and {pair_set.root} would both be called {pair_set.name} in the results.",
+                remedy="Rename one of the folders.",
+            )
 
 
 def _folders(root: Path) -> list[Path]:
@@ -80,7 +93,7 @@ def _asked(name: str, root: Path, found: Sequence[Path]) -> Path:
             return path
     if row:
         raise InputError(
-            f"The set {row.name} is not there: {root} has no folder {row.folder} with pair files.",
+            f"The set {row.name} is not there: {root} has no folder {row.folder} with pair files and images.",
             remedy=f"Leave it out of --sets, or put it there. There are: {_listed(found)}.",
         )
     known = [*(row.short for row in ZEB_SETS), *(path.name for path in found)]
@@ -112,7 +125,7 @@ def _read_set(folder: Path, strict: bool) -> PairSet[PosedPair]:
             if pair.identifier in pairs:
                 raise ValueError(f"it is the pair {pair.identifier} once more")
             pairs[pair.identifier] = pair
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if strict:
                 raise InputError(f"{path}: {error}.", remedy="Mend or remove that pair file.") from error
             skipped.append(Skipped(str(path), str(error)))
