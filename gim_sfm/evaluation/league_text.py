@@ -199,14 +199,18 @@ def _notes(table: Table) -> Iterator[str]:
         count = write_count(len(table.sets), "set")
         yield f"Mean and rank are over the {count} shown, for the published methods, too."
     for entry in table.entries:
-        yield from _entry_notes(entry)
+        yield from _entry_notes(entry, table.measure)
 
 
 def _published_note(table: Table) -> str:
     return " The others: published, one decimal (README of GIM's authors)." if table.published else ""
 
 
-def _entry_notes(entry: Entry) -> Iterator[str]:
+def _entry_notes(entry: Entry, measure: Measure) -> Iterator[str]:
+    if measure == POSE and entry.mean:
+        cuts = "/".join(f"{cut:g}" for cut in measure.thresholds)
+        means = " / ".join(f"{100 * mean.value:.1f}" for mean in entry.mean)
+        yield f"{entry.name}: mean AUC@{cuts}{unit(measure)} {means}"
     lost, pairs = (
         sum(getattr(score, what) for score in entry.scores.values()) for what in ("failures", "pairs")
     )
