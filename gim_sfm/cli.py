@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from gim_sfm.cli_bev import bev_app
 from gim_sfm.cli_evaluate import evaluate_app
 from gim_sfm.cli_settings import Device, Flat, Verbose, given, start_log
 from gim_sfm.errors import GimSfmError, SettingsError, WeightsError
@@ -38,6 +39,7 @@ weights_app = App(
 )
 app.command(weights_app)
 app.command(evaluate_app)
+app.command(bev_app)
 
 COLUMNS = 100
 

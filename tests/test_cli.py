@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cloud_kit import yard
 
 from gim_sfm import cli
+from gim_sfm.bev.cloud_formats import write_cloud
 from gim_sfm.matchers import MATCHERS
 
 FAST = ["--matcher", "xfeat-lighterglue", "--image-size", "640", "--max-keypoints", "512"]
@@ -115,3 +118,13 @@ def test_an_interrupted_command_says_that_it_goes_on(monkeypatch, capsys, tmp_pa
     code, _, told = run(monkeypatch, capsys, "demo", tmp_path)
     assert code == 130
     assert "goes on from here" in told
+
+
+def test_a_cloud_is_projected(monkeypatch, capsys, tmp_path) -> None:
+    write_cloud(tmp_path / "scan.npz", yard(np.random.default_rng(0), points=8000))
+    code, out, _ = run(monkeypatch, capsys, "bev", "project", tmp_path / "scan.npz", tmp_path / "out")
+    assert code == 0
+    assert "cells of" in out
+    code, _, told = run(monkeypatch, capsys, "bev", "project", tmp_path / "none.ply", tmp_path / "out")
+    assert code == 1
+    assert "none.ply" in told

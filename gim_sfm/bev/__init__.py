@@ -1,0 +1,1 @@
+"""Point clouds registered through their bird's-eye views."""
