@@ -8,6 +8,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gim_sfm.bev.projection import project_cloud as project_cloud
+    from gim_sfm.bev.registering import register_clouds as register_clouds
     from gim_sfm.demo import run_demo as run_demo
     from gim_sfm.errors import GimSfmError as GimSfmError
     from gim_sfm.evaluation.benchmarks import evaluate_homography as evaluate_homography
@@ -28,6 +30,8 @@ _VERBS = {
     "evaluate_homography": "gim_sfm.evaluation.benchmarks",
     "evaluate_sfm": "gim_sfm.evaluation.sfm_scores",
     "score": "gim_sfm.evaluation.scoring",
+    "project_cloud": "gim_sfm.bev.projection",
+    "register_clouds": "gim_sfm.bev.registering",
     "compare": "gim_sfm.evaluation.comparison",
     "GimSfmError": "gim_sfm.errors",
 }
@@ -42,7 +46,9 @@ __all__ = [
     "evaluate_sfm",
     "evaluate_zeb",
     "plan",
+    "project_cloud",
     "reconstruct",
+    "register_clouds",
     "run_demo",
     "score",
 ]

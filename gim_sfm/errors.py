@@ -38,6 +38,10 @@ class ReconstructionError(GimSfmError):
     """The photos were read and matched, but no model came of it; says why."""
 
 
+class RegistrationError(GimSfmError):
+    """Two point clouds that could not be registered beyond doubt; says why."""
+
+
 class DownloadError(GimSfmError):
     """A file that could not be fetched from the net, or came as another file than the one asked for."""
 

@@ -56,6 +56,10 @@ class Grid:
         """Places in the levelled frame of pixels of the picture, the first cell's middle at (0, 0)."""
         return np.asarray(pixels, np.float64) * (self.cell, -self.cell) + self.origin
 
+    def to_pixels(self, places: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+        """Pixels of places in the levelled frame."""
+        return (np.asarray(places, np.float64) - self.origin) / (self.cell, -self.cell)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopView:

@@ -20,7 +20,8 @@ from gim_sfm.evaluation.benchmark import PairSet
 from gim_sfm.evaluation.contender import Contender
 from gim_sfm.files import write_text
 from gim_sfm.images import ImageFolder, Signature, is_unchanged, read_header, signature
-from gim_sfm.matchers.contract import FeatureMatcher, FeaturePair, Matcher, SemiDenseMatcher, SparseMatcher
+from gim_sfm.matchers.contract import SemiDenseMatcher
+from gim_sfm.matchers.positions import PositionTeller, telling_positions
 from gim_sfm.matching import MatchingOutcome, extract_features, match_pairs
 from gim_sfm.progress import stage
 from gim_sfm.recipe import digest
@@ -98,29 +99,6 @@ def predict(contender: Contender, pair_set: PairSet[Any], folder: Path) -> Itera
 
 
 @dataclass(frozen=True, slots=True)
-class PositionMatcher:
-    """Matches features, and tells positions instead of indices: features need not outlast the matching.
-
-    Attributes:
-        matcher: Gives the indices.
-    """
-
-    matcher: FeatureMatcher
-
-    def correspond(self, pairs: Sequence[FeaturePair]) -> list[Correspondences]:
-        """Matched positions of each pair, in file pixels."""
-        found = self.matcher.match(pairs)
-        return [
-            Correspondences(
-                first.keypoints[matches.indices[:, 0]],
-                second.keypoints[matches.indices[:, 1]],
-                matches.scores,
-            )
-            for (first, second), matches in zip(pairs, found, strict=True)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
 class _ByImage:
     """A source whose contents go by the images alone; what is made of them may come and go."""
 
@@ -154,16 +132,14 @@ class _Task:
 
     def match(self, todo: Sequence[Pair], store: MatchStore, broken: dict[str, str]) -> tuple[float, float]:
         """Matches these pairs and notes images that cannot be decoded; seconds in all, and in networks."""
-        matcher = self.contender.load(self.longest)
+        matcher = telling_positions(self.contender.load(self.longest))
         began = time.perf_counter()
         inside = self._match(matcher, todo, store, broken)
         return time.perf_counter() - began, inside
 
     def _match(
-        self, matcher: Matcher, todo: Sequence[Pair], store: MatchStore, broken: dict[str, str]
+        self, matcher: PositionTeller, todo: Sequence[Pair], store: MatchStore, broken: dict[str, str]
     ) -> float:
-        if isinstance(matcher, SparseMatcher):
-            matcher = SemiDenseMatcher(matcher.detector, PositionMatcher(matcher.matcher))
         if isinstance(matcher, SemiDenseMatcher):
             return self._match_features(todo, matcher, store, broken)
         outcome = self._match_pairs(todo, matcher, PhotoSource(self.images, self._decoded), store)
@@ -190,7 +166,7 @@ class _Task:
         return found.seconds_in_network + outcome.seconds_in_network
 
     def _match_pairs(
-        self, todo: Sequence[Pair], matcher: Matcher, source: Source, store: MatchStore
+        self, todo: Sequence[Pair], matcher: PositionTeller, source: Source, store: MatchStore
     ) -> MatchingOutcome:
         by_image = _ByImage(source, self.contents)
         return match_pairs(todo, matcher, by_image, store, batch=self.contender.batch)

@@ -55,6 +55,7 @@ class MatcherRow:
         anchors: Matcher whose keypoints serve where its own do not repeat, or it has none.
         grid: Pixels to a cell of the grid that the network matches on, where it does.
         finest: Longest side of what the network sees at last, in image sizes.
+        any_turn: Whether it does not mind how the two photos are turned against each other.
         subpixel: Whether its keypoints are as precise as refinement would make them.
         version: Of what computes, where that is another package.
         batch: Photos or pairs that a GPU takes at once.
@@ -72,6 +73,7 @@ class MatcherRow:
     anchors: str = DEFAULT
     grid: int = 0
     finest: float = 1.0
+    any_turn: bool = False
     subpixel: bool = False
     version: str = ""
     batch: int = 8
@@ -146,6 +148,7 @@ MATCHERS: dict[str, MatcherRow] = {
             image_size=1600,
             max_keypoints=8192,
             build=building.root_sift,
+            any_turn=True,
             subpixel=True,
         ),
         MatcherRow(
@@ -157,6 +160,7 @@ MATCHERS: dict[str, MatcherRow] = {
             image_size=1024,
             max_keypoints=2048,
             build=building.gim_lightglue,
+            any_turn=True,
         ),
         MatcherRow(
             name="superpoint-lightglue",
@@ -177,6 +181,7 @@ MATCHERS: dict[str, MatcherRow] = {
             image_size=1024,
             max_keypoints=4096,
             build=building.gim_loftr,
+            any_turn=True,
             joining="coarse-grid",
             grid=8,
             batch=2,
@@ -203,6 +208,7 @@ MATCHERS: dict[str, MatcherRow] = {
             image_size=896,
             max_keypoints=4096,
             build=building.gim_dkm,
+            any_turn=True,
             joining="anchored",
             finest=12 / 7,
             batch=2,
@@ -229,6 +235,7 @@ MATCHERS: dict[str, MatcherRow] = {
             image_size=672,
             max_keypoints=4096,
             build=building.gim_roma,
+            any_turn=True,
             joining="anchored",
             finest=2.0,
             batch=2,

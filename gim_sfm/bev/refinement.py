@@ -1,0 +1,95 @@
+"""The last decimetres of a registration: GICP (small_gicp) on thinned clouds."""
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+from scipy.spatial import cKDTree
+
+from gim_sfm.bev.pointcloud import PointCloud
+from gim_sfm.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thinned:
+    """A cloud thinned to one point a voxel, ready for GICP.
+
+    Attributes:
+        points: Relative to the cloud's origin.
+        prepared: The same with covariances, as small_gicp holds it.
+        tree: Its search tree.
+    """
+
+    points: Float32[np.ndarray, "n 3"]
+    prepared: Any
+    tree: Any
+
+
+def thin(cloud: PointCloud, voxel: float) -> Thinned:
+    """Thins a cloud and prepares it.
+
+    Args:
+        cloud: The points.
+        voxel: Side of a voxel, in the unit of the cloud.
+
+    Raises:
+        SettingsError: small_gicp is not installed.
+    """
+    prepared, tree = _gicp().preprocess_points(
+        cloud.points.astype(np.float64), downsampling_resolution=voxel, num_threads=_threads()
+    )
+    return Thinned(prepared.points()[:, :3].astype(np.float32), prepared, tree)
+
+
+def refine(
+    source: Thinned, target: Thinned, target_from_source: Float64[np.ndarray, "4 4"], *, within: float
+) -> Float64[np.ndarray, "4 4"]:
+    """Moves a registration to where the two clouds fit best nearby.
+
+    Args:
+        source: Thinned points.
+        target: Thinned points.
+        target_from_source: Where to begin.
+        within: Distance of partners at most.
+    """
+    moved: Float64[np.ndarray, "4 4"] = (
+        _gicp()
+        .align(
+            target.prepared,
+            source.prepared,
+            target.tree,
+            init_T_target_source=target_from_source,
+            registration_type="GICP",
+            max_correspondence_distance=within,
+            num_threads=_threads(),
+        )
+        .T_target_source
+    )
+    return moved
+
+
+def measure_rmse(
+    source: Thinned, target: Thinned, target_from_source: Float64[np.ndarray, "4 4"], *, within: float
+) -> tuple[float, int]:
+    """Root mean square distance of the points that have a partner, and how many these are."""
+    moved = source.points @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+    distances = np.asarray(cKDTree(target.points).query(moved, distance_upper_bound=within)[0])
+    near = distances[np.isfinite(distances)]
+    return (float(np.sqrt(np.mean(near**2))) if len(near) else np.inf), len(near)
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _gicp() -> Any:
+    try:
+        return import_module("small_gicp")
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "Registering clouds needs small_gicp, which is not installed.",
+            remedy="pip install 'gim_sfm[bev]'",
+        ) from error

@@ -1,0 +1,148 @@
+"""The verb `bev register`: two clouds in, where one lies in the other out, with pictures; or why not."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+
+from gim_sfm import matchers
+from gim_sfm.bev.cloud_formats import load_cloud
+from gim_sfm.bev.pictures import draw_matches, draw_overlay, write_picture
+from gim_sfm.bev.pointcloud import PointCloud
+from gim_sfm.bev.registration import Registration, prepare, register
+from gim_sfm.bev.topview import Channel
+from gim_sfm.errors import RegistrationError
+from gim_sfm.files import write_text
+from gim_sfm.matchers.positions import telling_positions
+from gim_sfm.recipe import MatcherKeywords, MatcherSettings, section_of
+
+ANSWER = "registration.json"
+
+TURNS = 12
+"""Turns of the source shown to a matcher that minds them: 30 degrees from one to the next."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registered:
+    """What `bev register` found.
+
+    Attributes:
+        registration: Where the source lies.
+        folder: registration.json and the pictures.
+    """
+
+    registration: Registration
+    folder: Path
+
+    def __str__(self) -> str:
+        found = self.registration
+        rows = ("  ".join(f"{value:12.6f}" for value in row) for row in found.target_from_source)
+        return "\n".join(
+            [
+                "target_from_source",
+                *rows,
+                f"{100 * found.overlap:.0f} % of the structure overlaps, {100 * found.consistent:.1f} % of "
+                f"it is consistent, rmse {found.rmse:.3g}, {found.inliers} of {found.matches} matches agree, "
+                f"confidence {found.confidence:.2f}",
+                f"Answer and pictures  {self.folder}",
+            ]
+        )
+
+
+def register_clouds(
+    source: Path | str,
+    target: Path | str,
+    *,
+    output: Path | str = "registration",
+    channels: Sequence[Channel] = ("density",),
+    turns: int | None = None,
+    cell: float | None = None,
+    device: str = "auto",
+    **settings: Unpack[MatcherKeywords],
+) -> Registered:
+    """Finds where a cloud lies in another one of the same scale, from whatever turn and place.
+
+    Args:
+        source: Any file that `load_cloud` reads.
+        target: Likewise.
+        output: Folder for registration.json, matches.png, overlay_before.png and overlay_after.png.
+        channels: What of the top views is matched.
+        turns: How many turns of the source are shown to the matcher; None for 1 where it does not mind
+            turns, else 12.
+        cell: Side of a cell in the unit of the clouds; None for one that goes with the smaller scene.
+        device: Where a network runs.
+        **settings: See `gim_sfm.recipe.MatcherSettings`; the matcher is root-sift unless named.
+
+    Raises:
+        RegistrationError: The clouds do not agree in any way, or in several; registration.json says so, too.
+        InputError: A cloud cannot be used.
+        SettingsError: A setting that does not exist or does not fit, or small_gicp is missing.
+        OutputError: The folder cannot be written.
+    """
+    chosen = section_of(MatcherSettings, {"matcher": "root-sift", **settings})
+    row = matchers.find(chosen.matcher)
+    clouds = load_cloud(Path(source)), load_cloud(Path(target))
+    matcher = matchers.load(
+        row.name,
+        weights=chosen.weights,
+        device=device,
+        precision=chosen.precision,
+        max_keypoints=chosen.max_keypoints,
+        image_size=chosen.image_size,
+    )
+    folder = Path(output)
+    asked = {"source": str(source), "target": str(target), "matcher": row.name, "channels": list(channels)}
+    try:
+        found = register(
+            *clouds,
+            telling_positions(matcher),
+            channels=channels,
+            turns=turns or (1 if row.any_turn else TURNS),
+            cell=cell,
+        )
+    except RegistrationError as error:
+        write_text(folder / ANSWER, json.dumps({**asked, "refused": error.message}, indent=1) + "\n")
+        raise
+    _draw(found, clouds, folder, cell)
+    write_text(folder / ANSWER, json.dumps({**asked, **_answer(found)}, indent=1) + "\n")
+    return Registered(found, folder)
+
+
+def _answer(found: Registration) -> dict[str, object]:
+    return {
+        "target_from_source": found.target_from_source.tolist(),
+        "overlap": found.overlap,
+        "consistent": found.consistent,
+        "rmse": found.rmse,
+        "inliers": found.inliers,
+        "matches": found.matches,
+        "confidence": found.confidence,
+    }
+
+
+def _draw(
+    found: Registration, clouds: tuple[PointCloud, PointCloud], folder: Path, cell: float | None
+) -> None:
+    one, other = prepare(*clouds, cell=cell)
+    write_picture(
+        folder / "matches.png", draw_matches(one.view, other.view, found.source_places, found.target_places)
+    )
+    to_level = other.ground.level_from_cloud @ _shift(-clouds[1].origin)
+    source_points = one.thinned.points + clouds[0].origin
+    for name, moved in (("before", np.eye(4)), ("after", found.target_from_source)):
+        there = to_level @ moved
+        points = (source_points @ there[:3, :3].T + there[:3, 3]).astype(np.float32)
+        picture = draw_overlay(points, other.level_points, other.view.grid.cell)
+        write_picture(folder / f"overlay_{name}.png", picture)
+
+
+def _shift(by: np.ndarray) -> np.ndarray:
+    moved = np.eye(4)
+    moved[:3, 3] = by
+    return moved
