@@ -38,8 +38,11 @@ VOXELS_ACROSS = 360
 AGREEMENT_CELL = 1.5
 """Side of a cell in which clouds are compared, in voxels."""
 
-CANDIDATES = 5
-"""Moves that are refined and judged."""
+CANDIDATES = 8
+"""Moves that are looked at."""
+
+PROMISING = 0.5
+"""Share of the agreeing cells of the best move, before refinement, that makes another one worth refining."""
 
 LEAST_OVERLAP = 0.45
 LEAST_CONSISTENT = 0.95
@@ -141,7 +144,7 @@ def register(
             f"The top views have nothing in common: {len(places[0])} matches, no two of which agree.",
             remedy="Check that the clouds show the same place, or try another --matcher.",
         )
-    candidates = sorted((_judge(fit, one, other) for fit in fits), key=lambda each: -each.agreement.cells)
+    candidates = _weigh(fits, one, other)
     best = _believed(candidates, one)
     return _tell(best, candidates, places, one, other)
 
@@ -174,25 +177,34 @@ def lift(move: Float64[np.ndarray, "3 3"], source: Ground, target: Ground) -> Tr
     return np.asarray(np.linalg.inv(target.level_from_cloud) @ planar @ source.level_from_cloud)
 
 
-def _judge(fit: PlanarFit, source: Prepared, target: Prepared) -> _Candidate:
-    cell = source.view.grid.cell
-    voxel = source.ground.extent / VOXELS_ACROSS
-    refined = refine(
-        source.thinned,
-        target.thinned,
-        lift(fit.target_from_source, source.ground, target.ground),
-        within=FITTED_WITHIN * cell,
-    )
-    between = target.ground.level_from_cloud @ refined @ np.linalg.inv(source.ground.level_from_cloud)
+def _weigh(fits: Sequence[PlanarFit], source: Prepared, target: Prepared) -> list[_Candidate]:
+    """All moves, the promising ones refined; the one with most agreeing cells first."""
+    lifted = [lift(fit.target_from_source, source.ground, target.ground) for fit in fits]
+    raw = [_judge(fit, moved, source, target) for fit, moved in zip(fits, lifted, strict=True)]
+    most = max(each.agreement.cells for each in raw)
+    weighed = [
+        _refined(each, source, target) if each.agreement.cells >= PROMISING * most else each for each in raw
+    ]
+    return sorted(weighed, key=lambda each: -each.agreement.cells)
+
+
+def _judge(fit: PlanarFit, target_from_source: Transform, source: Prepared, target: Prepared) -> _Candidate:
+    source_from_level = np.linalg.inv(source.ground.level_from_cloud)
     extent = min(source.ground.extent, target.ground.extent)
     agreement = measure_agreement(
         source.level_points,
         target.level_points,
-        between,
-        cell=AGREEMENT_CELL * voxel,
+        target.ground.level_from_cloud @ target_from_source @ source_from_level,
+        cell=AGREEMENT_CELL * extent / VOXELS_ACROSS,
         clearance=extent * CLEARANCE,
     )
-    return _Candidate(fit, refined, agreement)
+    return _Candidate(fit, target_from_source, agreement)
+
+
+def _refined(candidate: _Candidate, source: Prepared, target: Prepared) -> _Candidate:
+    within = FITTED_WITHIN * source.view.grid.cell
+    moved = refine(source.thinned, target.thinned, candidate.target_from_source, within=within)
+    return _judge(candidate.fit, moved, source, target)
 
 
 def _believed(candidates: Sequence[_Candidate], source: Prepared) -> _Candidate:
