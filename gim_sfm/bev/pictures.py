@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
+from gim_sfm.bev.projection import write_png
 from gim_sfm.bev.topview import TopView
 from gim_sfm.bev.view_matching import to_photo
-from gim_sfm.errors import OutputError
-from gim_sfm.files import replacing
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -75,15 +74,9 @@ def _cover(
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """Writes a PNG in one step.
+    """Writes a picture as PNG.
 
     Raises:
         OutputError: It cannot be written.
     """
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}.", remedy="Free space, or name another folder."
-        ) from error
+    write_png(path, np.ascontiguousarray(picture[..., ::-1]))

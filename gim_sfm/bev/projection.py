@@ -1,7 +1,6 @@
 """The verb `bev project`: a cloud in, its top view out, as pictures and as numbers."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,6 @@ BRIGHTEST = 99.0
 """Percentile of the occupied cells that is white in a picture of 8 bits."""
 
 DEEPEST = 65535
-
-log = logging.getLogger(__name__)
 
 Plane = Float32[np.ndarray, "height width"]
 
@@ -72,7 +69,7 @@ def write_view(view: TopView, folder: Path, *, origin_of_points: list[float]) ->
     """Writes the pictures of a view and what they mean; view.json comes last."""
     steps = {name: _write_linear(folder / f"{name}_16.png", plane) for name, plane in view.channels.items()}
     for name, plane in view.channels.items():
-        _write_png(folder / f"{name}.png", to_picture(name, plane))
+        write_png(folder / f"{name}.png", to_picture(name, plane))
     told = {
         "cell": view.grid.cell,
         "size": view.grid.size,
@@ -112,11 +109,16 @@ def _write_linear(path: Path, plane: Plane) -> float:
     highest = float(plane.max(initial=0))
     whole = np.array_equal(plane, np.rint(plane)) and highest <= DEEPEST
     step = 1.0 if whole else highest / DEEPEST or 1.0
-    _write_png(path, np.rint(plane / step).astype(np.uint16))
+    write_png(path, np.rint(plane / step).astype(np.uint16))
     return step
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Writes a picture, grey or in OpenCV's order of colours, in one step.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())

@@ -1,7 +1,6 @@
 """The verb `bev register`: two clouds in, where one lies in the other out, with pictures; or why not."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,12 @@ from gim_sfm.errors import RegistrationError
 from gim_sfm.files import write_text
 from gim_sfm.matchers.positions import telling_positions
 from gim_sfm.recipe import MatcherKeywords, MatcherSettings, section_of
+from gim_sfm.sfm.lineup import load_matcher
 
 ANSWER = "registration.json"
 
 TURNS = 12
 """Turns of the source shown to a matcher that minds them: 30 degrees from one to the next."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,20 +86,13 @@ def register_clouds(
     chosen = section_of(MatcherSettings, {"matcher": "root-sift", **settings})
     row = matchers.find(chosen.matcher)
     clouds = load_cloud(Path(source)), load_cloud(Path(target))
-    matcher = matchers.load(
-        row.name,
-        weights=chosen.weights,
-        device=device,
-        precision=chosen.precision,
-        max_keypoints=chosen.max_keypoints,
-        image_size=chosen.image_size,
-    )
+    matcher = telling_positions(load_matcher(row, chosen, device))
     folder = Path(output)
     asked = {"source": str(source), "target": str(target), "matcher": row.name, "channels": list(channels)}
     try:
         found = register(
             *clouds,
-            telling_positions(matcher),
+            matcher,
             channels=channels,
             turns=turns or (1 if row.any_turn else TURNS),
             cell=cell,
