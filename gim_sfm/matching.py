@@ -7,9 +7,7 @@ in another. What an earlier run has stored, for the same photos, is not computed
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,10 +41,10 @@ from gim_sfm.matchers.contract import (
 )
 from gim_sfm.progress import stage
 from gim_sfm.store import FeatureStore, MatchStore, as_stored
+from gim_sfm.threads import ahead
 from gim_sfm.types import Correspondences, Features, Matches, Pair, Photo
 
 Item = TypeVar("Item")
-Given = TypeVar("Given")
 Result = Matches | Correspondences
 Compute = Callable[[Sequence[tuple[Any, Any]]], Sequence[Any]]
 
@@ -124,7 +122,7 @@ def extract_features(
     broken: dict[str, str] = {}
     extract = InBatches(detector.extract, batch)
     watch, depth = _Stopwatch(), 2 * max(batch, _readers())
-    loading = _ahead(lambda name: _load(folder, name, longest, masks), todo, _readers(), depth)
+    loading = ahead(lambda name: _load(folder, name, longest, masks), todo, _readers(), depth)
     with (
         stage("Extracting features", len(names), "photo", done=len(names) - len(todo)) as advance,
         closing(loading),
@@ -176,7 +174,7 @@ def match_pairs(
     _replay(usable.keys(), set(todo), store, on_pair)
     plan, watch, matched = _plan(matcher, batch), _Stopwatch(), 0
     read = lru_cache(2 * plan.block + 1)(source.read)
-    loading = _ahead(lambda pair: _load_pair(pair, read), in_blocks(todo, plan.block), 1, 2 * batch)
+    loading = ahead(lambda pair: _load_pair(pair, read), in_blocks(todo, plan.block), 1, 2 * batch)
     with stage("Matching", len(usable), "pair", done=len(usable) - len(todo)) as advance, closing(loading):
         for loaded in _chunks(loading, batch):
             whole = _whole(loaded, broken, strict)
@@ -371,23 +369,6 @@ def _note(failed: _Failed, broken: dict[str, str], strict: bool) -> None:
 
 def _readers() -> int:
     return max(1, min(8, (os.cpu_count() or 1) // 2))
-
-
-def _ahead(
-    load: Callable[[Given], Item], given: Iterable[Given], threads: int, depth: int
-) -> Generator[Item, None, None]:
-    """Loads in other threads, in order, at most `depth` items beyond the one asked for."""
-    readers = ThreadPoolExecutor(threads, thread_name_prefix="reads ahead")
-    waiting: deque[Future[Item]] = deque()
-    try:
-        for item in given:
-            waiting.append(readers.submit(load, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        readers.shutdown(cancel_futures=True)
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gim_sfm import matching
+from gim_sfm import matching, threads
 from gim_sfm.carrying import PhotoSource
 from gim_sfm.errors import InputError
 from gim_sfm.images import ImageFolder, read_photo
@@ -330,20 +330,20 @@ def test_reading_ahead_keeps_order_and_bounds():
         loaded.append(number)
         return number * number
 
-    ahead = matching._ahead(load, range(50), 2, 4)
+    ahead = threads.ahead(load, range(50), 2, 4)
     assert next(ahead) == 0
     assert next(ahead) == 1
     assert len(loaded) <= 6
     ahead.close()
     assert len(loaded) <= 6
-    assert list(matching._ahead(load, range(9), 3, 2)) == [number**2 for number in range(9)]
+    assert list(threads.ahead(load, range(9), 3, 2)) == [number**2 for number in range(9)]
 
 
 def test_reading_ahead_passes_errors_on():
     def load(number: int) -> float:
         return 1 / (2 - number)
 
-    ahead = matching._ahead(load, range(5), 1, 1)
+    ahead = threads.ahead(load, range(5), 1, 1)
     with pytest.raises(ZeroDivisionError):
         list(ahead)
 

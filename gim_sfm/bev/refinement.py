@@ -1,6 +1,5 @@
 """The last decimetres of a registration: GICP (small_gicp) on thinned clouds."""
 
-import os
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -11,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.errors import SettingsError
+from gim_sfm.threads import processors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ def thin(cloud: PointCloud, voxel: float) -> Thinned:
         SettingsError: small_gicp is not installed.
     """
     prepared, tree = _gicp().preprocess_points(
-        cloud.points.astype(np.float64), downsampling_resolution=voxel, num_threads=_threads()
+        cloud.points.astype(np.float64), downsampling_resolution=voxel, num_threads=processors()
     )
     return Thinned(prepared.points()[:, :3].astype(np.float32), prepared, tree)
 
@@ -64,7 +64,7 @@ def refine(
             init_T_target_source=target_from_source,
             registration_type="GICP",
             max_correspondence_distance=within,
-            num_threads=_threads(),
+            num_threads=processors(),
         )
         .T_target_source
     )
@@ -73,16 +73,12 @@ def refine(
 
 def measure_rmse(
     source: Thinned, target: Thinned, target_from_source: Float64[np.ndarray, "4 4"], *, within: float
-) -> tuple[float, int]:
-    """Root mean square distance of the points that have a partner, and how many these are."""
+) -> float:
+    """Root mean square distance of the points that have a partner; infinite where none has."""
     moved = source.points @ target_from_source[:3, :3].T + target_from_source[:3, 3]
     distances = np.asarray(cKDTree(target.points).query(moved, distance_upper_bound=within)[0])
     near = distances[np.isfinite(distances)]
-    return (float(np.sqrt(np.mean(near**2))) if len(near) else np.inf), len(near)
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))
+    return float(np.sqrt(np.mean(near**2))) if len(near) else np.inf
 
 
 def _gicp() -> Any:

@@ -11,8 +11,7 @@ import numpy as np
 from gim_sfm import matchers
 from gim_sfm.bev.cloud_formats import load_cloud
 from gim_sfm.bev.pictures import draw_matches, draw_overlay, write_picture
-from gim_sfm.bev.pointcloud import PointCloud
-from gim_sfm.bev.registration import Registration, prepare, register
+from gim_sfm.bev.registration import Prepared, Registration, prepare, register_prepared
 from gim_sfm.bev.topview import Channel
 from gim_sfm.errors import RegistrationError
 from gim_sfm.files import write_text
@@ -85,22 +84,18 @@ def register_clouds(
     """
     chosen = section_of(MatcherSettings, {"matcher": "root-sift", **settings})
     row = matchers.find(chosen.matcher)
-    clouds = load_cloud(Path(source)), load_cloud(Path(target))
+    prepared = prepare(load_cloud(Path(source)), load_cloud(Path(target)), cell=cell)
     matcher = telling_positions(load_matcher(row, chosen, device))
     folder = Path(output)
     asked = {"source": str(source), "target": str(target), "matcher": row.name, "channels": list(channels)}
     try:
-        found = register(
-            *clouds,
-            matcher,
-            channels=channels,
-            turns=turns or (1 if row.any_turn else TURNS),
-            cell=cell,
+        found = register_prepared(
+            *prepared, matcher, channels=channels, turns=turns or (1 if row.any_turn else TURNS)
         )
     except RegistrationError as error:
         write_text(folder / ANSWER, json.dumps({**asked, "refused": error.message}, indent=1) + "\n")
         raise
-    _draw(found, clouds, folder, cell)
+    _draw(found, *prepared, folder)
     write_text(folder / ANSWER, json.dumps({**asked, **_answer(found)}, indent=1) + "\n")
     return Registered(found, folder)
 
@@ -117,15 +112,12 @@ def _answer(found: Registration) -> dict[str, object]:
     }
 
 
-def _draw(
-    found: Registration, clouds: tuple[PointCloud, PointCloud], folder: Path, cell: float | None
-) -> None:
-    one, other = prepare(*clouds, cell=cell)
+def _draw(found: Registration, one: Prepared, other: Prepared, folder: Path) -> None:
     write_picture(
         folder / "matches.png", draw_matches(one.view, other.view, found.source_places, found.target_places)
     )
-    to_level = other.ground.level_from_cloud @ _shift(-clouds[1].origin)
-    source_points = one.thinned.points + clouds[0].origin
+    to_level = other.ground.level_from_cloud @ _shift(-other.cloud.origin)
+    source_points = one.thinned.points + one.cloud.origin
     for name, moved in (("before", np.eye(4)), ("after", found.target_from_source)):
         there = to_level @ moved
         points = (source_points @ there[:3, :3].T + there[:3, 3]).astype(np.float32)

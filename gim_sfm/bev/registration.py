@@ -135,7 +135,13 @@ def register(
         RegistrationError: There is no move that both clouds agree with, or more than one; says which.
         InputError: A cloud shows no ground.
     """
-    one, other = prepare(source, target, cell=cell)
+    return register_prepared(*prepare(source, target, cell=cell), matcher, channels=channels, turns=turns)
+
+
+def register_prepared(
+    one: Prepared, other: Prepared, matcher: PositionTeller, *, channels: Sequence[Channel], turns: int
+) -> Registration:
+    """As `register`, of a source and a target from `prepare`."""
     places = match_views(matcher, one.view, other.view, channels, turns)
     within = FITTED_WITHIN * one.view.grid.cell
     fits = fit_moves(*places, within=within, most=CANDIDATES)
@@ -250,7 +256,7 @@ def _tell(
 ) -> Registration:
     far = ANOTHER_PLACE * source.view.grid.cell
     next_cells = [each.agreement.cells for each in candidates if _apart(each, best, source) > far]
-    rmse, _ = measure_rmse(
+    rmse = measure_rmse(
         source.thinned, target.thinned, best.target_from_source, within=FITTED_WITHIN * source.view.grid.cell
     )
     inliers = best.fit.inliers

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from gim_sfm.bev.ground import Ground
+from gim_sfm.bev.ground import SUBSAMPLE, Ground
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.errors import InputError
 
@@ -92,7 +92,7 @@ def choose_grid(cloud: PointCloud, ground: Ground, *, cell: float | None = None)
         InputError: The scene has too many cells of that size.
     """
     side = cell or round_length(ground.extent / CELLS_ACROSS)
-    step = max(1, len(cloud) // 300_000)
+    step = max(1, len(cloud) // SUBSAMPLE)
     x, y, _ = _levelled(cloud.points[::step], ground.level_from_cloud)
     middle = np.array([np.median(x), np.median(y)])
     reach = np.percentile(np.maximum(np.abs(x - middle[0]), np.abs(y - middle[1])), 99)

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from gim_sfm.errors import InputError
 from gim_sfm.evaluation.results import Measure, Results, find_results
 from gim_sfm.evaluation.statistics import SharedPairs, share_pairs
-from gim_sfm.evaluation.zeb_sets import ZEB_SETS
+from gim_sfm.evaluation.zeb_sets import paper_order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +77,7 @@ def join(first: Path, second: Path) -> Contest:
     if first.resolve() == second.resolve():
         raise InputError(f"{first} was given twice.", remedy="Give the results of two methods.")
     measures = [next(iter(side.values())).measure for side in sides]
-    shared = sorted(sides[0].keys() & sides[1].keys(), key=_place)
+    shared = sorted(sides[0].keys() & sides[1].keys(), key=paper_order)
     if not shared or measures[0] != measures[1]:
         had = [", ".join(f"{each} ({measures[i].unit})" for each in side) for i, side in enumerate(sides)]
         raise InputError(
@@ -89,8 +89,8 @@ def join(first: Path, second: Path) -> Contest:
         names=_tell_apart(sides, (first, second)),
         measure=measures[0],
         sets=tuple(pairs),
-        only_first=tuple(sorted(sides[0].keys() - sides[1].keys(), key=_place)),
-        only_second=tuple(sorted(sides[1].keys() - sides[0].keys(), key=_place)),
+        only_first=tuple(sorted(sides[0].keys() - sides[1].keys(), key=paper_order)),
+        only_second=tuple(sorted(sides[1].keys() - sides[0].keys(), key=paper_order)),
         pooled=_pool(pairs, *sides),
     )
 
@@ -104,11 +104,6 @@ def _read_method(path: Path) -> Sets:
             remedy="Give one result file, or a folder with those of one method and estimator.",
         )
     return {each.set: each for each in results}
-
-
-def _place(name: str) -> tuple[int, str]:
-    order = [each.name for each in ZEB_SETS]
-    return order.index(name) if name in order else len(order), name
 
 
 def _tell_apart(sides: Sequence[Sets], paths: tuple[Path, Path]) -> tuple[str, str]:

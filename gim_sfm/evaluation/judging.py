@@ -1,9 +1,6 @@
 """From matches to errors: an estimator at some thresholds and seeds, put to the pairs of a set."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from importlib.metadata import version as installed
@@ -29,11 +26,11 @@ from gim_sfm.evaluation.results import CORNERS, POSE, Measure, Results
 from gim_sfm.progress import stage
 from gim_sfm.recipe import digest, nearest
 from gim_sfm.store import pair_key
+from gim_sfm.threads import ahead, processors
 from gim_sfm.types import Correspondences
 
 Columns = Mapping[str, float]
 Row = TypeVar("Row")
-Made = TypeVar("Made")
 
 JUDGING_VERSION = 1
 """Raised when the same matches would get other errors than before."""
@@ -52,9 +49,6 @@ class Run:
 
     pixels: float
     seed: int
-
-    def __str__(self) -> str:
-        return f"{self.pixels:g}px-seed{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +165,15 @@ def _judge_missing(
     made_from = {pair.images: _made_from(pair, predictions) for pair in pair_set.pairs}
     todo = [pair for pair in pair_set.pairs if archive.facts(pair_key(pair.images)) != made_from[pair.images]]
 
-    def errors(pair: Asked, found: Correspondences) -> Float64[np.ndarray, "runs columns"]:
+    def errors(given: tuple[Asked, Correspondences]) -> Float64[np.ndarray, "runs columns"]:
+        pair, found = given
         outcomes = [judge.judge(pair, found, run) for run in judge.runs]
         return np.array([[outcome[name] for name in judge.columns] for outcome in outcomes])
 
     total = len(pair_set.pairs)
     with stage(f"Estimating ({judge.estimator})", total, "pair", done=total - len(todo)) as advance:
         given = ((pair, predictions.read(pair.images)) for pair in todo)
-        for pair, row in zip(todo, _in_threads(errors, given), strict=True):
+        for pair, row in zip(todo, ahead(errors, given, processors(), _QUEUED), strict=True):
             pack = partial(_pack, made_from[pair.images], row)
             archive.put(pair_key(pair.images), pack)
             advance(1)
@@ -209,20 +204,3 @@ def _find(name: str, table: Mapping[str, Row]) -> Row:
 
 def _runs(pixels: Sequence[float], seeds: int) -> tuple[Run, ...]:
     return tuple(Run(each, seed) for each in dict.fromkeys(pixels) for seed in range(seeds))
-
-
-def _in_threads(
-    make: Callable[[Asked, Correspondences], Made], given: Iterable[tuple[Asked, Correspondences]]
-) -> Iterator[Made]:
-    """Applies a function that lets go of the interpreter, in order, on all processors."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        waiting: deque[Future[Made]] = deque()
-        try:
-            for pair, found in given:
-                waiting.append(threads.submit(make, pair, found))
-                if len(waiting) > _QUEUED:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)

@@ -19,7 +19,7 @@ from gim_sfm.evaluation.statistics import (
     rank,
     share_pairs,
 )
-from gim_sfm.evaluation.zeb_sets import ZEB_BY_NAME, ZEB_SETS
+from gim_sfm.evaluation.zeb_sets import ZEB_BY_NAME, ZEB_SETS, paper_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +177,13 @@ def _benchmark(results: Results) -> str:
 
 def _place(results: Results) -> tuple[bool, bool, int, str]:
     """Poses before corners, ZEB before others, its sets in the order of the paper."""
-    order = [each.name for each in ZEB_SETS]
     known = bool(_benchmark(results))
-    return results.measure != POSE, not known, order.index(results.set) if known else 0, results.set
+    return results.measure != POSE, not known, *(paper_order(results.set) if known else (0, results.set))
 
 
 def _build_table(measure: Measure, benchmark: str, methods: Methods, comparable: bool) -> Table:
-    order = [each.name for each in ZEB_SETS]
     named = {name for sets in methods.values() for name in sets}
-    sets = sorted(named, key=lambda name: (order.index(name) if benchmark else 0, name))
+    sets = sorted(named, key=paper_order if benchmark else None)
     common = [name for name in sets if all(name in results for results in methods.values())]
     published = PUBLISHED_SCORES if comparable and benchmark else ()
     entries = {name: _build_entry(name, results, measure, common) for name, results in methods.items()}

@@ -75,3 +75,9 @@ ZEB_SETS: tuple[ZebSet, ...] = (
 
 ZEB_BY_NAME: Mapping[str, ZebSet] = MappingProxyType({each.name: each for each in ZEB_SETS})
 """By what result files call them."""
+
+
+def paper_order(name: str) -> tuple[int, str]:
+    """Sorts what result files call sets: those of ZEB as in the paper's table, others after them by name."""
+    order = list(ZEB_BY_NAME)
+    return (order.index(name) if name in order else len(order)), name

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import pycolmap
 from gim_sfm.files import write_text
 from gim_sfm.sfm.report_page import DRAWN_POINTS, NOTHING_TO_DRAW, Drawing, render_page
 from gim_sfm.sfm.track_quality import TrackFigures
+from gim_sfm.threads import processors
 from gim_sfm.types import Pair
 
 FEW_MATCHES = 15
@@ -208,7 +208,7 @@ def machine(device: str) -> dict[str, Any]:
     """The computer that did it."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": processors(),
         "system": platform.platform(),
         "device": device,
     }
