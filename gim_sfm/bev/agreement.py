@@ -2,7 +2,8 @@
 
 Both are laid on one grid, seen from above. Structure of one that falls on structure of the other agrees with
 it; structure that falls where the other saw bare ground contradicts it. Clouds of different places contradict
-each other however they are laid: there is always a wall in somebody's street.
+each other however they are laid: there is always a wall in somebody's street. And where they do not, for they
+hardly meet or fill everything, they agree as well a few cells aside: only the right place stands out.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
+
+AGAINST = 5
+"""Cells that agree for one that contradicts."""
+
+ASIDE = 4
+"""Cells between a place and those beside it which it must stand out from."""
 
 Cells = Bool[np.ndarray, "height width"]
 LevelPoints = Float32[np.ndarray, "n 3"]
@@ -25,12 +32,15 @@ class Agreement:
     Attributes:
         overlap: Share of the structure of the cloud that has less of it which lies on structure of the other.
         consistent: Of the structure that lies where the other has looked, the share that agrees.
-        cells: Cells that agree, of both clouds together.
+        distinct: Overlap less the greatest one four cells aside, in any of eight directions; near 0 where
+            the scene looks alike along a line, as in a tunnel, or where the clouds are of different places.
+        weight: Cells that agree, of both clouds together, less five times those that contradict.
     """
 
     overlap: float
     consistent: float
-    cells: int
+    distinct: float
+    weight: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +50,11 @@ class _Seen:
     structure: Cells
     near: Cells
     bare: Cells
+
+    @property
+    def count(self) -> int:
+        """Cells of structure."""
+        return int(np.count_nonzero(self.structure))
 
 
 def measure_agreement(
@@ -61,19 +76,34 @@ def measure_agreement(
     """
     moved = source @ target_from_source[:3, :3].T.astype(np.float32)
     moved += target_from_source[:3, 3].astype(np.float32)
-    low = np.minimum(moved[:, :2].min(axis=0), target[:, :2].min(axis=0)) - cell
-    high = np.maximum(moved[:, :2].max(axis=0), target[:, :2].max(axis=0)) + cell
+    margin = (ASIDE + 1) * cell
+    low = np.minimum(moved[:, :2].min(axis=0), target[:, :2].min(axis=0)) - margin
+    high = np.maximum(moved[:, :2].max(axis=0), target[:, :2].max(axis=0)) + margin
     size = np.ceil((high - low) / cell).astype(int) + 1
     first, second = (_look(points, low, size, cell, clearance) for points in (moved, target))
     agree = [int((one.structure & other.near).sum()) for one, other in ((first, second), (second, first))]
     against = int((first.structure & second.bare).sum() + (second.structure & first.bare).sum())
-    counts = [int(first.structure.sum()), int(second.structure.sum())]
-    smaller = int(np.argmin(counts))
+    smaller, larger = (first, second) if first.count <= second.count else (second, first)
+    overlap = _overlap(smaller, larger, (0, 0))
     return Agreement(
-        overlap=agree[smaller] / max(counts[smaller], 1),
+        overlap=overlap,
         consistent=sum(agree) / max(sum(agree) + against, 1),
-        cells=sum(agree),
+        distinct=overlap - max(_overlap(smaller, larger, aside) for aside in _around(ASIDE)),
+        weight=sum(agree) - AGAINST * against,
     )
+
+
+def _overlap(one: _Seen, other: _Seen, aside: tuple[int, int]) -> float:
+    """Share of the structure of one, moved aside by whole cells, that lies on structure of the other."""
+    agreeing = np.count_nonzero(np.roll(one.structure, aside, axis=(0, 1)) & other.near)
+    return float(agreeing / max(one.count, 1))
+
+
+def _around(distance: int) -> list[tuple[int, int]]:
+    """Steps in eight directions, all about as long."""
+    slanting = round(distance / np.sqrt(2))
+    straight = [(0, distance), (0, -distance), (distance, 0), (-distance, 0)]
+    return straight + [(x, y) for x in (-slanting, slanting) for y in (-slanting, slanting)]
 
 
 def _look(points: LevelPoints, low: np.ndarray, size: np.ndarray, cell: float, clearance: float) -> _Seen:

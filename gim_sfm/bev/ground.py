@@ -1,7 +1,8 @@
 """Where the ground is, and which way is up: a cloud levelled so that its ground lies at height 0.
 
 The lowest points of a coarse grid are ground wherever ground was seen, under a tilted sensor, too. A plane is
-fitted to them that most of them agree with, and refined on all points near it.
+fitted to them that most of them agree with, and refined on all points near it. Indoors the ceiling is often
+the larger plane, and all that is seen where things hide the floor: a plane is no ground if much lies below.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,21 @@ CELLS_ACROSS = 60
 NEAR_PLANE = 1 / 300
 """Distance from the plane, in lengths of the scene, within which a point belongs to it."""
 
+FAR_BELOW = 1 / 40
+"""Distance below a plane, in lengths of the scene, at which a point speaks against its being the ground."""
+
+WEIGHT_BELOW = 3.0
+"""How many points on a plane one far below it outweighs."""
+
+LEAST_CEILING = 0.25
+"""Share of the highest points of a coarse grid that lie on one level where there is a ceiling."""
+
+MOST_ABOVE_CEILING = 0.1
+"""Points above a ceiling for one on it."""
+
 SAMPLES = 1000
 FEWEST_CELLS = 20
-FEWEST_AGREEING = 0.2
+FEWEST_AGREEING = 0.1
 """Share of the lowest points that must lie on the ground for it to count as found."""
 
 SUBSAMPLE = 300_000
@@ -42,11 +55,13 @@ class Ground:
         extent: Length of the scene, in the unit of the cloud: twice the distance from its middle within
             which nine tenths of its places lie, seen from above.
         agreeing: Share of the lowest points of a coarse grid that lie on it.
+        ceiling: Height from which points belong to a ceiling; infinite where there is none.
     """
 
     level_from_cloud: Float64[np.ndarray, "4 4"]
     extent: float
     agreeing: float
+    ceiling: float = np.inf
 
 
 def find_ground(cloud: PointCloud, *, seed: int = 0) -> Ground:
@@ -66,15 +81,16 @@ def find_ground(cloud: PointCloud, *, seed: int = 0) -> Ground:
     extent = measure_extent(points)
     lowest = _lowest(points, extent / CELLS_ACROSS)
     near = extent * NEAR_PLANE
-    plane, agreeing = _agreed_plane(lowest, near, np.random.default_rng(seed))
+    plane, agreeing = _agreed_plane(lowest, extent, np.random.default_rng(seed))
     if agreeing < FEWEST_AGREEING:
         raise InputError(
             f"No ground was found: a plane within {MOST_TILT:g} degrees of the horizontal holds only "
             f"{100 * agreeing:.0f} % of the lowest points.",
             remedy="Turn the cloud so that its z axis points up, or cut away what lies below the ground.",
         )
-    plane = _refined(plane, points, near)
-    return Ground(_levelling(plane), extent, agreeing)
+    level = _levelling(_refined(plane, points, near))
+    ceiling = _find_ceiling(points @ level[:3, :3].T + level[:3, 3], extent)
+    return Ground(level, extent, agreeing, ceiling)
 
 
 def measure_extent(points: Float64[np.ndarray, "n 3"]) -> float:
@@ -108,10 +124,26 @@ def _lowest(points: Float64[np.ndarray, "n 3"], cell: float) -> Float64[np.ndarr
     return lowest
 
 
+def _find_ceiling(level: Float64[np.ndarray, "n 3"], extent: float) -> float:
+    """Height of the lower side of a ceiling: one level with many of the highest points, and few above it."""
+    upside_down = _lowest(level * (1, 1, -1), extent / CELLS_ACROSS)
+    heights = np.sort(-upside_down[:, 2])
+    heights = heights[heights > extent * FAR_BELOW]
+    if not len(heights):
+        return np.inf
+    thickness = 2 * extent * NEAR_PLANE
+    above = len(heights) - np.searchsorted(heights, heights + thickness, side="right")
+    on = np.arange(len(heights), 0, -1) - above
+    best = int((on - above).argmax())
+    if on[best] < LEAST_CEILING * len(upside_down) or above[best] > MOST_ABOVE_CEILING * on[best]:
+        return np.inf
+    return float(heights[best] - thickness / 2)
+
+
 def _agreed_plane(
-    lowest: Float64[np.ndarray, "n 3"], near: float, random: np.random.Generator
+    lowest: Float64[np.ndarray, "n 3"], extent: float, random: np.random.Generator
 ) -> tuple[Plane, float]:
-    """The plane that most of the lowest points agree with, and their share."""
+    """The plane that most of the lowest points agree with, few lying below it, and their share."""
     if len(lowest) < FEWEST_CELLS:
         return np.array([0.0, 0, 1, 0]), 0.0
     corners = lowest[random.integers(0, len(lowest), (SAMPLES, 3))]
@@ -123,9 +155,11 @@ def _agreed_plane(
         return np.array([0.0, 0, 1, 0]), 0.0
     normals = normals[kept] / np.where(normals[kept, 2] < 0, -lengths[kept], lengths[kept])[:, None]
     planes = np.column_stack([normals, -np.sum(normals * corners[kept, 0], axis=1)])
-    distances = np.abs(lowest @ planes[:, :3].T + planes[:, 3])
-    agreeing = (distances < near).sum(axis=0)
-    best = int(agreeing.argmax())
+    distances = lowest @ planes[:, :3].T + planes[:, 3]
+    agreeing = (np.abs(distances) < extent * NEAR_PLANE).sum(axis=0)
+    below = (distances < -extent * FAR_BELOW).sum(axis=0)
+    enough = agreeing >= min(FEWEST_AGREEING * len(lowest), agreeing.max())
+    best = int(np.where(enough, agreeing - WEIGHT_BELOW * below, -np.inf).argmax())
     return planes[best], float(agreeing[best] / len(lowest))
 
 

@@ -8,9 +8,11 @@ ambiguous the best one is.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Complex128, Float64, Int64
 
 Points = Float64[np.ndarray, "n 2"]
+Moves = Complex128[np.ndarray, "k 2"]
+"""Moves of the complex plane, u = turn x + shift: (turn, shift), the turn scaled where scales differ."""
 
 MOST_TRIES = 20_000
 AT_ONCE = 1 << 22
@@ -18,6 +20,9 @@ AT_ONCE = 1 << 22
 
 SAME_MOVE = 4.0
 """Moves that differ by less than this many tolerances over the scene are one and the same."""
+
+LANDMARKS = 24
+"""Matched places by which moves are told apart."""
 
 REFINEMENTS = 5
 
@@ -38,6 +43,12 @@ class PlanarFit:
     def scale(self) -> float:
         """Lengths of the target in one of the source."""
         return float(np.hypot(*self.target_from_source[:2, 0]))
+
+    @property
+    def complex(self) -> "Moves":
+        """The one move as (1, 2) complex numbers: turn and scale, and shift."""
+        matrix = self.target_from_source
+        return np.array([[complex(matrix[0, 0], matrix[1, 0]), complex(matrix[0, 2], matrix[1, 2])]])
 
     def apply(self, points: Points) -> Points:
         """Points of the source in the target's plane."""
@@ -71,11 +82,14 @@ def fit_moves(
     moves = _moves_of_pairs(source, target, first[kept], second[kept], scaled)
     votes = _count_votes(moves, source, target, within)
     found: list[PlanarFit] = []
-    for row in np.argsort(-votes, kind="stable"):
-        if len(found) == most or votes[row] < 2:
-            break
+    landmarks = _complex(source[:: len(source) // LANDMARKS + 1])
+    while len(found) < most and votes.max(initial=0) >= 2:
+        row = int(votes.argmax())
         fit = _refine(moves[row], source, target, within, scaled)
-        if not any(_is_same(fit, other, source, within) for other in found):
+        alike = _apart(moves, fit, landmarks) < SAME_MOVE * within
+        alike[row] = True
+        votes[alike] = 0
+        if all(_apart(fit.complex, other, landmarks)[0] >= SAME_MOVE * within for other in found):
             found.append(fit)
     return sorted(found, key=lambda fit: -int(fit.inliers.sum()))
 
@@ -111,40 +125,46 @@ def _moves_of_pairs(
     first: Int64[np.ndarray, " k"],
     second: Int64[np.ndarray, " k"],
     scaled: bool,
-) -> Float64[np.ndarray, "k 4"]:
-    """(a, b, x, y) of moves u = a x - b y + x0, v = b x + a y + y0 that two matches fix; complex division."""
+) -> Moves:
+    """The moves that two matches fix each."""
     here, there = _complex(source), _complex(target)
     turn = (there[second] - there[first]) / (here[second] - here[first])
     turn = turn if scaled else turn / np.abs(turn)
     middle_here, middle_there = (here[first] + here[second]) / 2, (there[first] + there[second]) / 2
-    shift = middle_there - turn * middle_here
-    return np.column_stack([turn.real, turn.imag, shift.real, shift.imag])
+    return np.column_stack([turn, middle_there - turn * middle_here])
 
 
-def _complex(points: Points) -> np.ndarray:
-    return points[:, 0] + 1j * points[:, 1]
+def _complex(points: Points) -> Complex128[np.ndarray, " n"]:
+    return np.asarray(points[:, 0] + 1j * points[:, 1])
 
 
-def _count_votes(
-    moves: Float64[np.ndarray, "k 4"], source: Points, target: Points, within: float
-) -> Int64[np.ndarray, " k"]:
-    """How many matches each move brings together."""
+def _count_votes(moves: Moves, source: Points, target: Points, within: float) -> Int64[np.ndarray, " k"]:
+    """How many matches each move brings together; single precision about the middles, for speed."""
     votes = np.zeros(len(moves), np.int64)
+    if not len(moves):
+        return votes
     here, there = _complex(source), _complex(target)
-    rows = max(1, AT_ONCE // max(1, len(source)))
+    shift = moves[:, 1] + moves[:, 0] * here.mean() - there.mean()
+    here, there = here - here.mean(), (there - there.mean()).astype(np.complex64)
+    places = np.stack([here.real, here.imag, np.ones(len(here))]).astype(np.float32)
+    turn = moves[:, 0]
+    to_x = np.column_stack([turn.real, -turn.imag, shift.real]).astype(np.float32)
+    to_y = np.column_stack([turn.imag, turn.real, shift.imag]).astype(np.float32)
+    rows = max(1, AT_ONCE // len(source))
     for start in range(0, len(moves), rows):
-        part = moves[start : start + rows]
-        turn, shift = part[:, 0] + 1j * part[:, 1], part[:, 2] + 1j * part[:, 3]
-        votes[start : start + rows] = (np.abs(turn[:, None] * here + shift[:, None] - there) < within).sum(1)
+        part = slice(start, start + rows)
+        squares = (to_x[part] @ places - there.real) ** 2
+        squares += (to_y[part] @ places - there.imag) ** 2
+        votes[part] = (squares < within**2).sum(axis=1)
     return votes
 
 
 def _refine(
-    move: Float64[np.ndarray, " 4"], source: Points, target: Points, within: float, scaled: bool
+    move: Complex128[np.ndarray, "2"], source: Points, target: Points, within: float, scaled: bool
 ) -> PlanarFit:
     """The least squares move of the matches it brings together, until these stay the same."""
     here, there = _complex(source), _complex(target)
-    turn, shift = complex(move[0], move[1]), complex(move[2], move[3])
+    turn, shift = move
     inliers = np.abs(turn * here + shift - there) < within
     for _ in range(REFINEMENTS):
         middle_here, middle_there = here[inliers].mean(), there[inliers].mean()
@@ -163,7 +183,7 @@ def _refine(
     return PlanarFit(matrix, np.abs(turn * here + shift - there) < within)
 
 
-def _is_same(fit: PlanarFit, other: PlanarFit, source: Points, within: float) -> bool:
-    """Whether two moves send the matched places to about the same."""
-    apart = np.linalg.norm(fit.apply(source) - other.apply(source), axis=1)
-    return float(np.median(apart)) < SAME_MOVE * within
+def _apart(moves: Moves, fit: PlanarFit, places: Complex128[np.ndarray, " n"]) -> Float64[np.ndarray, " k"]:
+    """How far apart each of the moves puts these places from where the fit does, at the median."""
+    there = places[None] * fit.complex[0, 0] + fit.complex[0, 1]
+    return np.asarray(np.median(np.abs(moves[:, :1] * places + moves[:, 1:] - there), axis=1))

@@ -28,6 +28,23 @@ class Thinned:
     tree: Any
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stiffness:
+    """What half the sum of squared distances gains by a shift and then a turn in the frame of the source.
+
+    The turned pose is the pose times the transform of both; turns in radians.
+
+    Attributes:
+        planes: Hessian of the distances to the planes of the partners.
+        points: Hessian of the distances to the partners themselves.
+        variance: Of the distances to the planes; infinite where there are next to no partners.
+    """
+
+    planes: Float64[np.ndarray, "6 6"]
+    points: Float64[np.ndarray, "6 6"]
+    variance: float
+
+
 def thin(cloud: PointCloud, voxel: float) -> Thinned:
     """Thins a cloud and prepares it.
 
@@ -69,6 +86,45 @@ def refine(
         .T_target_source
     )
     return moved
+
+
+def measure_stiffness(
+    source: Thinned, target: Thinned, target_from_source: Float64[np.ndarray, "4 4"], *, within: float
+) -> Stiffness:
+    """How firmly the planes of their partners hold points.
+
+    GICP's own Hessian holds them within their planes, too, which is its regularisation: it would call a
+    corridor well known along its length.
+
+    Args:
+        source: Thinned points.
+        target: Thinned points.
+        target_from_source: Where they fit.
+        within: Distance of partners at most.
+    """
+    turn = target_from_source[:3, :3]
+    moved = source.points @ turn.T + target_from_source[:3, 3]
+    found = cKDTree(target.points).query(moved, distance_upper_bound=within)
+    distances, partners = np.asarray(found[0]), np.asarray(found[1])
+    near = np.isfinite(distances)
+    if np.count_nonzero(near) <= 6:
+        return Stiffness(np.zeros((6, 6)), np.zeros((6, 6)), np.inf)
+    normals = target.prepared.normals()[partners[near], :3]
+    missed = np.einsum("ni,ni->n", normals, target.points[partners[near]] - moved[near])
+    held = [_slopes(source.points[near], along) for along in (normals @ turn, *np.eye(3))]
+    return Stiffness(
+        held[0].T @ held[0],
+        sum((each.T @ each for each in held[1:]), np.zeros((6, 6))),
+        float(missed @ missed / (len(missed) - 6)),
+    )
+
+
+def _slopes(
+    points: Float32[np.ndarray, "n 3"], along: Float64[np.ndarray, "... 3"]
+) -> Float64[np.ndarray, "n 6"]:
+    """Derivatives of the places of points along directions by a shift and a turn of them all."""
+    directions = np.broadcast_to(along, points.shape)
+    return np.concatenate([directions, np.cross(points, directions)], axis=1)
 
 
 def measure_rmse(

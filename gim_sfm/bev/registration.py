@@ -1,56 +1,75 @@
 """Registering point clouds through their top views: match, fit, lift, refine, verify; or refuse.
 
-Top views are matched by any matcher. Of the moves of the plane that bring many matches together, each is
-lifted to space by the two levellings, refined on the points, and judged by what both clouds saw: overlap of
-their structure, and structure of one in bare ground of the other. A move is believed only if it passes alone.
+Top views are matched by any matcher. Moves of the plane that bring many matches together, and those that an
+exhaustive search finds to bring most structure on structure, are lifted to space by the two levellings,
+refined on the points, and judged by what both clouds saw: overlap of their structure, structure of one in
+bare ground of the other, and whether the overlap stands out from that beside it. A move is believed only if
+it leads all others.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from gim_sfm.bev.agreement import Agreement, measure_agreement
+from gim_sfm.bev.correlation import correlate_rigid
 from gim_sfm.bev.ground import Ground, find_ground
-from gim_sfm.bev.planar import PlanarFit, fit_moves
+from gim_sfm.bev.planar import fit_moves
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.bev.refinement import Thinned, measure_rmse, refine, thin
-from gim_sfm.bev.topview import (
-    CELLS_ACROSS,
-    CLEARANCE,
-    Channel,
-    TopView,
-    choose_grid,
-    project,
-    round_length,
-)
-from gim_sfm.bev.view_matching import match_views
+from gim_sfm.bev.topview import CLEARANCE, Channel, TopView, choose_grid, project, round_length
+from gim_sfm.bev.view_matching import Places, match_views
 from gim_sfm.errors import RegistrationError
 from gim_sfm.matchers.positions import PositionTeller
+
+CELLS_ACROSS = 240
+"""Cells of a top view that is matched, from one end of the smaller scene to the other."""
 
 FITTED_WITHIN = 4.0
 """Cells by which matched places may miss each other under one move."""
 
+MATCHED: tuple[Channel, ...] = ("density", "max_height", "height_range")
+"""Channels that are matched unless others are named."""
+
+MATCHED_MOVES, SEARCHED_MOVES = 5, 6
+"""Moves that are looked at, of those that matches tell and those that the search finds."""
+
+FEWEST_PLACES = 50
+"""On which something must stand, one a voxel."""
+
 VOXELS_ACROSS = 360
-"""Voxels of a thinned cloud from one end of the scene to the other."""
+"""Small voxels from one end of the scene to the other."""
+
+COARSER = (4.0, 2.0)
+"""Small voxels in a large and in a middling one."""
+
+REACHES = (12.0, 8.0, 3.0)
+"""Distance of partners in the refinements on large, middling and small voxels, in small ones."""
+
+FINAL = 3
+"""Moves that are refined on middling voxels; only the best one is on small ones."""
+
+RIVAL = 0.5
+"""Weight, in that of the best move, from which another one is refined along with it."""
 
 AGREEMENT_CELL = 1.5
 """Side of a cell in which clouds are compared, in voxels."""
 
-CANDIDATES = 8
-"""Moves that are looked at."""
+ANOTHER_PLACE = 7.5
+"""Voxels between two results beyond which they are not the same."""
 
-PROMISING = 0.5
-"""Share of the agreeing cells of the best move, before refinement, that makes another one worth refining."""
+HOPELESS = 0.5
+"""Share of the overlap that is needed below which no finer refinement is tried."""
 
-LEAST_OVERLAP = 0.45
-LEAST_CONSISTENT = 0.95
-"""What a registration must reach. Different places, laid on each other as well as can be, reached an overlap
-of 0.4 or a consistency of 0.94, not both; scans of one place 20 metres apart 0.55 and 0.97."""
-
-ANOTHER_PLACE = 10.0
-"""Cells between two results beyond which they are not the same."""
+LEAST_OVERLAP = 0.4
+LEAST_CONSISTENT = 0.92
+LEAST_DISTINCT = 0.06
+LEAST_LEAD = 0.2
+"""What a registration must reach. Scans of streets 20 m apart had 0.48, 0.94, 0.12, 0.5 or more, scans of
+halls 0.47, 0.99, 0.14, 0.3; of other streets no distinct overlap (0.04), of other halls 0.37 and a lead of
+0.29, or more overlap and no lead."""
 
 Transform = Float64[np.ndarray, "4 4"]
 
@@ -63,15 +82,29 @@ class Prepared:
         cloud: The points.
         ground: Their ground.
         view: They from above.
-        thinned: One point a voxel.
-        level_points: The thinned points with the ground at height 0.
+        clouds: One point a voxel, of large, middling and small voxels.
+        voxel: Side of a small one.
+        level_points: The last of them, below the ceiling, with the ground at height 0.
     """
 
     cloud: PointCloud
     ground: Ground
     view: TopView
-    thinned: Thinned
+    clouds: tuple[Thinned, Thinned, Thinned]
+    voxel: float
     level_points: Float32[np.ndarray, "n 3"]
+
+    @property
+    def thinned(self) -> Thinned:
+        """The cloud of small voxels."""
+        return self.clouds[-1]
+
+    @property
+    def outline(self) -> Places:
+        """Where something stands on the ground, seen from above, one place a voxel."""
+        standing = self.level_points[self.level_points[:, 2] > CLEARANCE * VOXELS_ACROSS * self.voxel]
+        cells = np.unique(np.floor(standing[:, :2] / self.voxel), axis=0)
+        return np.asarray((cells + 0.5) * self.voxel, np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +118,7 @@ class Registration:
         rmse: Root mean square distance of thinned points to their partners, in the unit of the clouds.
         inliers: Matches that agree with it.
         matches: Matches in all.
-        confidence: 0 to 1: how far the best move leads the next one in cells that agree.
+        confidence: 0 to 1: how far the move leads the next best one.
         source_places: The matches that agree, in the levelled frame of the source.
         target_places: And of the target.
     """
@@ -103,13 +136,16 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
-    fit: PlanarFit
     target_from_source: Transform
     agreement: Agreement
 
     @property
     def passes(self) -> bool:
-        return self.agreement.overlap >= LEAST_OVERLAP and self.agreement.consistent >= LEAST_CONSISTENT
+        return (
+            self.agreement.overlap >= LEAST_OVERLAP
+            and self.agreement.consistent >= LEAST_CONSISTENT
+            and self.agreement.distinct >= LEAST_DISTINCT
+        )
 
 
 def register(
@@ -117,7 +153,7 @@ def register(
     target: PointCloud,
     matcher: PositionTeller,
     *,
-    channels: Sequence[Channel] = ("density",),
+    channels: Sequence[Channel] = MATCHED,
     turns: int = 1,
     cell: float | None = None,
 ) -> Registration:
@@ -143,15 +179,8 @@ def register_prepared(
 ) -> Registration:
     """As `register`, of a source and a target from `prepare`."""
     places = match_views(matcher, one.view, other.view, channels, turns)
-    within = FITTED_WITHIN * one.view.grid.cell
-    fits = fit_moves(*places, within=within, most=CANDIDATES)
-    if not fits:
-        raise RegistrationError(
-            f"The top views have nothing in common: {len(places[0])} matches, no two of which agree.",
-            remedy="Check that the clouds show the same place, or try another --matcher.",
-        )
-    candidates = _weigh(fits, one, other)
-    best = _believed(candidates, one)
+    candidates = _weigh(_propose(places, one, other), one, other)
+    best = _believed(candidates)
     return _tell(best, candidates, places, one, other)
 
 
@@ -163,17 +192,21 @@ def prepare(
     extent = min(ground.extent for ground in grounds)
     side = cell or round_length(extent / CELLS_ACROSS)
     first, second = (
-        _prepare(cloud, ground, side, extent / VOXELS_ACROSS)
+        prepare_at(cloud, ground, side, extent / VOXELS_ACROSS)
         for cloud, ground in zip((source, target), grounds, strict=True)
     )
     return first, second
 
 
-def _prepare(cloud: PointCloud, ground: Ground, cell: float, voxel: float) -> Prepared:
-    view = project(cloud, ground, choose_grid(cloud, ground, cell=cell))
-    thinned = thin(cloud, voxel)
+def prepare_at(cloud: PointCloud, ground: Ground, cell: float, voxel: float) -> Prepared:
+    """Levels, projects and thins a cloud at a resolution that all clouds it is registered to must share."""
+    small = thin(cloud, voxel)
+    large, middling = (thin(PointCloud(small.points), times * voxel) for times in COARSER)
     level = ground.level_from_cloud.astype(np.float32)
-    return Prepared(cloud, ground, view, thinned, thinned.points @ level[:3, :3].T + level[:3, 3])
+    level_points = small.points @ level[:3, :3].T + level[:3, 3]
+    level_points = level_points[level_points[:, 2] < ground.ceiling]
+    view = project(cloud, ground, choose_grid(cloud, ground, cell=cell))
+    return Prepared(cloud, ground, view, (large, middling, small), voxel, level_points)
 
 
 def lift(move: Float64[np.ndarray, "3 3"], source: Ground, target: Ground) -> Transform:
@@ -183,94 +216,137 @@ def lift(move: Float64[np.ndarray, "3 3"], source: Ground, target: Ground) -> Tr
     return np.asarray(np.linalg.inv(target.level_from_cloud) @ planar @ source.level_from_cloud)
 
 
-def _weigh(fits: Sequence[PlanarFit], source: Prepared, target: Prepared) -> list[_Candidate]:
-    """All moves, the promising ones refined; the one with most agreeing cells first."""
-    lifted = [lift(fit.target_from_source, source.ground, target.ground) for fit in fits]
-    raw = [_judge(fit, moved, source, target) for fit, moved in zip(fits, lifted, strict=True)]
-    most = max(each.agreement.cells for each in raw)
-    weighed = [
-        _refined(each, source, target) if each.agreement.cells >= PROMISING * most else each for each in raw
-    ]
-    return sorted(weighed, key=lambda each: -each.agreement.cells)
+def _propose(places: tuple[Places, Places], source: Prepared, target: Prepared) -> list[Transform]:
+    """Moves that matches agree on, and those that bring most structure on structure.
+
+    Raises:
+        RegistrationError: A cloud has hardly any structure.
+    """
+    outlines = source.outline, target.outline
+    fewest = min(len(outline) for outline in outlines)
+    if fewest < FEWEST_PLACES:
+        raise RegistrationError(
+            f"Bare ground tells no place: something stands on no more than {fewest} voxels of a cloud.",
+            remedy="Give clouds with walls, trees, furniture or the like.",
+        )
+    fits = fit_moves(*places, within=FITTED_WITHIN * target.view.grid.cell, most=MATCHED_MOVES)
+    moves = [fit.target_from_source for fit in fits]
+    moves += correlate_rigid(*outlines, extent=VOXELS_ACROSS * source.voxel, most=SEARCHED_MOVES)
+    return [lift(move, source.ground, target.ground) for move in moves]
 
 
-def _judge(fit: PlanarFit, target_from_source: Transform, source: Prepared, target: Prepared) -> _Candidate:
-    source_from_level = np.linalg.inv(source.ground.level_from_cloud)
-    extent = min(source.ground.extent, target.ground.extent)
+def _weigh(moves: Sequence[Transform], source: Prepared, target: Prepared) -> list[_Candidate]:
+    """The moves that are really different, refined step by step as far as they promise; the best first."""
+    candidates = _different([_refined(move, source, target, 0) for move in moves], source)
+    for step, most in ((1, FINAL), (2, 1)):
+        best = candidates[0].agreement
+        if best.overlap < HOPELESS * LEAST_OVERLAP or best.weight <= 0:
+            break
+        near = [each for each in candidates[:most] if each.agreement.weight >= RIVAL * best.weight]
+        finer = [_refined(each.target_from_source, source, target, step) for each in near]
+        candidates = _different(finer + candidates[len(near) :], source)
+    return candidates
+
+
+def _refined(move: Transform, source: Prepared, target: Prepared, step: int) -> _Candidate:
+    within = REACHES[step] * source.voxel
+    return _judge(refine(source.clouds[step], target.clouds[step], move, within=within), source, target)
+
+
+def _judge(target_from_source: Transform, source: Prepared, target: Prepared) -> _Candidate:
     agreement = measure_agreement(
         source.level_points,
         target.level_points,
-        target.ground.level_from_cloud @ target_from_source @ source_from_level,
-        cell=AGREEMENT_CELL * extent / VOXELS_ACROSS,
-        clearance=extent * CLEARANCE,
+        _between_levels(target_from_source, source, target),
+        cell=AGREEMENT_CELL * source.voxel,
+        clearance=CLEARANCE * VOXELS_ACROSS * source.voxel,
     )
-    return _Candidate(fit, target_from_source, agreement)
+    return _Candidate(target_from_source, agreement)
 
 
-def _refined(candidate: _Candidate, source: Prepared, target: Prepared) -> _Candidate:
-    within = FITTED_WITHIN * source.view.grid.cell
-    moved = refine(source.thinned, target.thinned, candidate.target_from_source, within=within)
-    return _judge(candidate.fit, moved, source, target)
+def _between_levels(target_from_source: Transform, source: Prepared, target: Prepared) -> Transform:
+    source_from_level = np.linalg.inv(source.ground.level_from_cloud)
+    return np.asarray(target.ground.level_from_cloud @ target_from_source @ source_from_level)
 
 
-def _believed(candidates: Sequence[_Candidate], source: Prepared) -> _Candidate:
-    """The one candidate that passes.
-
-    Raises:
-        RegistrationError: None does, or several that are not the same.
-    """
-    passing = [each for each in candidates if each.passes]
-    if not passing:
-        best = candidates[0].agreement
-        overlap, consistent = (100 * value for value in (best.overlap, best.consistent))
-        raise RegistrationError(
-            f"The clouds do not agree. Laid on each other as well as can be, {overlap:.1f} % of the "
-            f"structure overlaps and {consistent:.1f} % of it is consistent; {100 * LEAST_OVERLAP:.0f} and "
-            f"{100 * LEAST_CONSISTENT:.0f} % are needed.",
-            remedy="Check that the clouds show the same place; if they do, try another --matcher.",
-        )
-    far = ANOTHER_PLACE * source.view.grid.cell
-    others = [each for each in passing[1:] if _apart(each, passing[0], source) > far]
-    if others:
-        raise RegistrationError(
-            f"The clouds fit together in {1 + len(others)} ways, as along a corridor that looks alike.",
-            remedy="Give larger clouds, several scans accumulated for instance.",
-        )
-    return passing[0]
+def _different(candidates: Sequence[_Candidate], source: Prepared) -> list[_Candidate]:
+    """Those that lie apart from all better ones, the best first."""
+    kept: list[_Candidate] = []
+    for each in sorted(candidates, key=lambda each: -each.agreement.weight):
+        if all(_apart(each, other, source) > ANOTHER_PLACE * source.voxel for other in kept):
+            kept.append(each)
+    return kept
 
 
 def _apart(one: _Candidate, other: _Candidate, source: Prepared) -> float:
     """How far apart two results put the points, at the median."""
-    points = source.thinned.points
+    points = source.clouds[0].points
     moves = (each.target_from_source for each in (one, other))
     first, second = (points @ move[:3, :3].T + move[:3, 3] for move in moves)
     return float(np.median(np.linalg.norm(first - second, axis=1)))
 
 
+def _believed(candidates: Sequence[_Candidate]) -> _Candidate:
+    """The first candidate, if it passes and leads the others.
+
+    Raises:
+        RegistrationError: It does not.
+    """
+    best = candidates[0]
+    if not best.passes:
+        found = best.agreement
+        raise RegistrationError(
+            "The clouds do not agree. Laid on each other as well as can be, "
+            f"{100 * found.overlap:.0f} % of the structure overlaps ({100 * LEAST_OVERLAP:.0f} are needed), "
+            f"{100 * found.distinct:.0f} % more than a little aside ({100 * LEAST_DISTINCT:.0f}), and "
+            f"{100 * found.consistent:.0f} % of it is consistent ({100 * LEAST_CONSISTENT:.0f}).",
+            remedy="Check that the clouds show the same place; if they do, try another --matcher.",
+        )
+    lead = _lead(candidates)
+    if lead < LEAST_LEAD:
+        raise RegistrationError(
+            "The clouds fit together in 2 ways or more, as along a corridor that looks alike: the best one "
+            f"leads the next by {100 * lead:.0f} %, and {100 * LEAST_LEAD:.0f} are needed.",
+            remedy="Give larger clouds, several scans accumulated for instance.",
+        )
+    return best
+
+
+def _lead(candidates: Sequence[_Candidate]) -> float:
+    """How far the first one is ahead of the others: 0 not at all, 1 alone."""
+    others = max((each.agreement.weight for each in candidates[1:FINAL]), default=0)
+    return float(np.clip(1 - max(others, 0) / max(candidates[0].agreement.weight, 1), 0, 1))
+
+
 def _tell(
     best: _Candidate,
     candidates: Sequence[_Candidate],
-    places: tuple[np.ndarray, np.ndarray],
+    places: tuple[Places, Places],
     source: Prepared,
     target: Prepared,
 ) -> Registration:
-    far = ANOTHER_PLACE * source.view.grid.cell
-    next_cells = [each.agreement.cells for each in candidates if _apart(each, best, source) > far]
-    rmse = measure_rmse(
-        source.thinned, target.thinned, best.target_from_source, within=FITTED_WITHIN * source.view.grid.cell
-    )
-    inliers = best.fit.inliers
+    move = best.target_from_source
+    within = FITTED_WITHIN * target.view.grid.cell
+    inliers = agreeing_places(places, _between_levels(move, source, target), within=within)
     return Registration(
-        target_from_source=_of_full_coordinates(best.target_from_source, source.cloud, target.cloud),
+        target_from_source=_of_full_coordinates(move, source.cloud, target.cloud),
         overlap=best.agreement.overlap,
         consistent=best.agreement.consistent,
-        rmse=rmse,
+        rmse=measure_rmse(source.thinned, target.thinned, move, within=REACHES[-1] * source.voxel),
         inliers=int(inliers.sum()),
         matches=len(inliers),
-        confidence=1 - max(next_cells, default=0) / best.agreement.cells,
+        confidence=_lead(candidates),
         source_places=places[0][inliers],
         target_places=places[1][inliers],
     )
+
+
+def agreeing_places(
+    places: tuple[Places, Places], level_from_level: Transform, *, within: float
+) -> Bool[np.ndarray, " n"]:
+    """Which matched places of levelled frames a move brings together."""
+    moved = places[0] @ level_from_level[:2, :2].T + level_from_level[:2, 3]
+    return np.asarray(np.linalg.norm(moved - places[1], axis=1) < within)
 
 
 def _of_full_coordinates(relative: Transform, source: PointCloud, target: PointCloud) -> Transform:

@@ -119,14 +119,13 @@ def project(cloud: PointCloud, ground: Ground, grid: Grid) -> TopView:
     Args:
         cloud: The points.
         ground: Their ground.
-        grid: The cells; points beyond are left out.
+        grid: The cells; points beyond are left out, and so is a ceiling, which would hide all else.
     """
-    clearance = ground.extent * CLEARANCE
     starts = range(0, len(cloud), POINTS_AT_ONCE)
 
     def tally(start: int) -> _Tally:
         part = slice(start, start + POINTS_AT_ONCE)
-        return _count(cloud.points[part], cloud.intensity[part], ground.level_from_cloud, grid, clearance)
+        return _count(cloud.points[part], cloud.intensity[part], ground, grid)
 
     with ThreadPoolExecutor(2) as threads:
         whole = _Tally.empty(grid)
@@ -184,12 +183,12 @@ class _Tally:
 def _count(
     points: Float32[np.ndarray, "n 3"],
     intensity: Float32[np.ndarray, " m"],
-    level_from_cloud: Float64[np.ndarray, "4 4"],
+    ground: Ground,
     grid: Grid,
-    clearance: float,
 ) -> _Tally:
-    x, y, z = _levelled(points, level_from_cloud)
+    x, y, z = _levelled(points, ground.level_from_cloud)
     cells, inside = _cells(x, y, grid)
+    inside &= z < ground.ceiling
     cells, z = cells[inside], z[inside]
     count = grid.size[0] * grid.size[1]
     highest = np.full(count, -np.inf, np.float32)
@@ -199,7 +198,7 @@ def _count(
     bright = np.bincount(cells, intensity[inside], count) if len(intensity) else np.zeros(count)
     return _Tally(
         seen=np.bincount(cells, minlength=count).astype(np.float64),
-        above=np.bincount(cells[z > clearance], minlength=count).astype(np.float64),
+        above=np.bincount(cells[z > ground.extent * CLEARANCE], minlength=count).astype(np.float64),
         brightness=bright,
         highest=highest,
         lowest=lowest,

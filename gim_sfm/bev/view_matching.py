@@ -36,8 +36,8 @@ def match_views(
     """
     found: list[tuple[Places, Places]] = []
     for channel in channels:
-        seen = to_photo(target, channel)
-        rotated = [turn_picture(to_photo(source, channel).pixels, 360 * k / turns) for k in range(turns)]
+        shown, seen = to_photo(source, channel).pixels, to_photo(target, channel)
+        rotated = [turn_picture(shown, 360 * k / turns) for k in range(turns)]
         pairs = [(_photo(pixels), seen) for pixels, _ in rotated]
         for matches, (_, back) in zip(match_photos(matcher, pairs), rotated, strict=True):
             pixels = matches.points0 @ back[:, :2].T + back[:, 2]
