@@ -1,0 +1,1 @@
+"""Models of unknown scale, put onto clouds."""
