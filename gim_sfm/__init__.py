@@ -8,6 +8,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gim_sfm.bev.alignment.aligning import align_model as align_model
+    from gim_sfm.bev.drives.drive_projection import project_drive as project_drive
+    from gim_sfm.bev.loops.closing import close_loops as close_loops
     from gim_sfm.bev.projection import project_cloud as project_cloud
     from gim_sfm.bev.registering import register_clouds as register_clouds
     from gim_sfm.demo import run_demo as run_demo
@@ -31,7 +34,10 @@ _VERBS = {
     "evaluate_sfm": "gim_sfm.evaluation.sfm_scores",
     "score": "gim_sfm.evaluation.scoring",
     "project_cloud": "gim_sfm.bev.projection",
+    "project_drive": "gim_sfm.bev.drives.drive_projection",
+    "close_loops": "gim_sfm.bev.loops.closing",
     "register_clouds": "gim_sfm.bev.registering",
+    "align_model": "gim_sfm.bev.alignment.aligning",
     "compare": "gim_sfm.evaluation.comparison",
     "GimSfmError": "gim_sfm.errors",
 }
@@ -40,6 +46,8 @@ __version__ = version("gim_sfm")
 __all__ = [
     "GimSfmError",
     "__version__",
+    "align_model",
+    "close_loops",
     "compare",
     "evaluate_homography",
     "evaluate_pairs",
@@ -47,6 +55,7 @@ __all__ = [
     "evaluate_zeb",
     "plan",
     "project_cloud",
+    "project_drive",
     "reconstruct",
     "register_clouds",
     "run_demo",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ BRIGHTEST = 99.0
 """Percentile of the occupied cells that is white in a picture of 8 bits."""
 
 DEEPEST = 65535
+EMPTY: Mapping[str, object] = MappingProxyType({})
 
 Plane = Float32[np.ndarray, "height width"]
 
@@ -65,12 +67,15 @@ def project_cloud(cloud: Path | str, out: Path | str, *, cell: float | None = No
     return Projection(view, Path(out))
 
 
-def write_view(view: TopView, folder: Path, *, origin_of_points: list[float]) -> None:
-    """Writes the pictures of a view and what they mean; view.json comes last."""
+def write_view(
+    view: TopView, folder: Path, *, origin_of_points: list[float], told: Mapping[str, object] = EMPTY
+) -> None:
+    """Writes the pictures of a view and what they mean, and what else is told; view.json comes last."""
     steps = {name: _write_linear(folder / f"{name}_16.png", plane) for name, plane in view.channels.items()}
     for name, plane in view.channels.items():
         write_png(folder / f"{name}.png", to_picture(name, plane))
-    told = {
+    meaning = {
+        **told,
         "cell": view.grid.cell,
         "size": view.grid.size,
         "origin": view.grid.origin,
@@ -80,7 +85,7 @@ def write_view(view: TopView, folder: Path, *, origin_of_points: list[float]) ->
         "value_of_a_grey_level_16": steps,
         "pictures_8": {name: TOLD[name] for name in view.channels},
     }
-    write_text(folder / VIEW, json.dumps(told, indent=1) + "\n")
+    write_text(folder / VIEW, json.dumps(meaning, indent=1) + "\n")
 
 
 def to_picture(channel: Channel, plane: Plane) -> UInt8[np.ndarray, "height width"]:

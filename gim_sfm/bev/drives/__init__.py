@@ -1,0 +1,1 @@
+"""Drives: scans with their trajectory, and the local maps they add up to."""
