@@ -12,6 +12,8 @@ Contenders, each with the settings that its documentation has for the data, on a
 processors:
   ours          `gim_sfm.bev.registration.register` with its defaults, for every matcher of `--matchers` and
                 every entry of `--channels`: channels joined by "+", or "default" for the verb's.
+  matches       what the matches of the same matcher and channels tell alone: the move that most of them agree
+                on, refined as ours is, without the search that `register` makes besides.
   kiss-matcher  `estimate` with voxels of `--voxel`, its default of 0.3 m; then small_gicp's GICP at the same
                 voxels, partners within five of them, as in its SLAM system.
   map-closures  a fresh database; both scans through its voxel map as its pipeline does it, cells of 0.5 m;
@@ -58,13 +60,15 @@ import numpy as np
 import small_gicp
 from scipy.spatial.transform import Rotation
 
-from gim_sfm import matchers
+from gim_sfm.bev import refinement as fine
 from gim_sfm.bev import registration
 from gim_sfm.bev.cloud_formats import load_cloud
+from gim_sfm.bev.planar import fit_moves
 from gim_sfm.bev.pointcloud import PointCloud
-from gim_sfm.bev.registering import TURNS
+from gim_sfm.bev.preparation import Prepared, prepare
+from gim_sfm.bev.view_matching import MATCHED, ViewMatcher, load_view_matcher, match_views
 from gim_sfm.errors import InputError, RegistrationError
-from gim_sfm.matchers.positions import telling_positions
+from gim_sfm.recipe import TopViewSettings
 from gim_sfm.threads import processors
 
 METRES, DEGREES = 0.5, 1.0
@@ -185,20 +189,50 @@ def shift(by: np.ndarray) -> np.ndarray:
 # The contenders
 
 
+def accepts(move: np.ndarray, one: Prepared, other: Prepared) -> bool:
+    """The very judgement of the package, so that nobody meets another one."""
+    return registration._measured(registration._judge(move, one, other), one, other).passes
+
+
+def view_matcher(name: str, channels: str) -> ViewMatcher:
+    """A matcher with its weights' defaults, and channels joined by "+" or "default"."""
+    asked: Any = MATCHED if channels == "default" else channels.split("+")
+    return load_view_matcher(TopViewSettings(matcher=name), asked, None, "auto")
+
+
 def ours(name: str, channels: str) -> Contender:
     """The function behind the verb."""
-    row, matcher = matchers.find(name), telling_positions(matchers.load(name))
-    settings: dict[str, Any] = {"turns": 1 if row.any_turn else TURNS}
-    if channels != "default":
-        settings["channels"] = tuple(channels.split("+"))
+    matcher = view_matcher(name, channels)
 
     def answer(source: PointCloud, target: PointCloud) -> Answer:
         try:
-            found = registration.register(source, target, matcher, **settings)
+            found = registration.register(source, target, matcher)
         except (RegistrationError, InputError) as error:
             return Answer(None, {OWN: False}, told=error.message)
         told = f"overlap {found.overlap:.2f}, consistent {found.consistent:.3f}"
         return Answer(found.target_from_source, {OWN: True}, told=told)
+
+    return answer
+
+
+def matches_alone(name: str, channels: str) -> Contender:
+    """Matching and fitting as in `register`, refinement and nothing else."""
+    matcher = view_matcher(name, channels)
+
+    def answer(source: PointCloud, target: PointCloud) -> Answer:
+        try:
+            one, other = prepare(source, target)
+        except InputError as error:
+            return Answer(None, {OURS: False}, told=error.message)
+        places = match_views(matcher, one.view, other.view)
+        fits = fit_moves(*places, within=registration.FITTED_WITHIN * other.view.grid.cell, most=1)
+        if not fits:
+            return Answer(None, {OURS: False}, told=f"{len(places[0])} matches")
+        move = registration.lift(fits[0].target_from_source, one.ground, other.ground)
+        for first, second, reach in zip(one.clouds, other.clouds, registration.REACHES, strict=True):
+            move = fine.refine(first, second, move, within=reach * one.voxel)
+        told = f"{fits[0].inliers.sum()} of {len(places[0])} matches agree"
+        return Answer(move, {OURS: accepts(move, one, other)}, told=told)
 
     return answer
 
@@ -280,11 +314,10 @@ def refine(
 def verify(source: PointCloud, target: PointCloud, target_from_source: np.ndarray) -> bool:
     """Whether a move passes what `register` asks of its own."""
     try:
-        one, other = registration.prepare(source, target)
+        one, other = prepare(source, target)
     except InputError:
         return False
-    # The very judgement of the package, so that peers never meet another one.
-    return registration._judge(target_from_source, one, other).passes
+    return accepts(target_from_source, one, other)
 
 
 def make_contenders(options: argparse.Namespace) -> dict[str, Contender]:
@@ -293,6 +326,10 @@ def make_contenders(options: argparse.Namespace) -> dict[str, Contender]:
     if "ours" in options.contenders:
         asked = [(name, channels) for name in options.matchers for channels in options.channels]
         made = {f"`{name}`, {channels}": ours(name, channels) for name, channels in asked}
+    if "matches" in options.contenders:
+        for name in options.matchers:
+            for channels in options.channels:
+                made[f"`{name}`, {channels}, matches alone"] = matches_alone(name, channels)
     for name, make in (("kiss-matcher", kiss_matcher), ("map-closures", map_closures)):
         if name in options.contenders:
             made[name] = make(options.voxel)
@@ -326,7 +363,7 @@ def ask(
     answer = contender(source, target)
     seconds, worked = time.perf_counter() - began, time.process_time() - worked
     found, accepted = answer.target_from_source, dict(answer.accepted)
-    if OWN not in accepted:
+    if OWN not in accepted and OURS not in accepted:
         accepted[OURS] = found is not None and verify(source, target, found)
     metres, degrees = (np.inf, np.inf) if found is None or truth is None else measure_errors(found, truth)
     return {
@@ -442,7 +479,7 @@ def table_by_kind(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Runs everything and prints two tables, of what is done where it is stopped."""
-    everybody = ("ours", "kiss-matcher", "map-closures")
+    everybody = ("ours", "matches", "kiss-matcher", "map-closures")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -482,7 +519,7 @@ def tell(options: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> dict[st
     settings = {
         name: str(value) if name in ("folder", "json") else value for name, value in vars(options).items()
     }
-    packages = ["small_gicp"] + [name.replace("-", "_") for name in options.contenders if name != "ours"]
+    packages = ["small_gicp"] + [name.replace("-", "_") for name in options.contenders if "-" in name]
     return {
         "settings": settings,
         "versions": {name: version(name) for name in packages},

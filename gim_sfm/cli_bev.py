@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter, validators
 
 from gim_sfm.cli_settings import Device, Flat, Verbose, given, start_log
-from gim_sfm.recipe import MatcherSettings
+from gim_sfm.recipe import TopViewSettings
 
 bev_app = App(
     name="bev",
@@ -61,7 +61,7 @@ def register(
     cell: float | None = None,
     device: Device = "auto",
     verbose: Verbose = False,
-    matching: Annotated[MatcherSettings, Flat] = MatcherSettings(matcher="root-sift"),
+    matching: Annotated[TopViewSettings, Flat] = TopViewSettings(),
 ) -> None:
     """Find where a point cloud lies in another one, or refuse with the reason.
 
@@ -103,7 +103,7 @@ def align(
     turns: int | None = None,
     device: Device = "auto",
     verbose: Verbose = False,
-    matching: Annotated[MatcherSettings, Flat] = MatcherSettings(matcher="root-sift"),
+    matching: Annotated[TopViewSettings, Flat] = TopViewSettings(),
 ) -> None:
     """Put a COLMAP model of any scale and direction onto a point cloud or another model, or refuse.
 
@@ -141,7 +141,7 @@ def loops(
     turns: int | None = None,
     device: Device = "auto",
     verbose: Verbose = False,
-    matching: Annotated[MatcherSettings, Flat] = MatcherSettings(matcher="root-sift"),
+    matching: Annotated[TopViewSettings, Flat] = TopViewSettings(),
 ) -> None:
     """Find where a drive meets itself; every place that is not sure is refused, with the reason.
 

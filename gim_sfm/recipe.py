@@ -49,6 +49,12 @@ class MatcherSettings(Section):
     )
 
 
+class TopViewSettings(MatcherSettings):
+    """Which matcher top views of clouds are shown to, and how it is run."""
+
+    matcher: str = Field("root-sift", description="Name of the matcher; `gim-sfm matchers` lists them.")
+
+
 class MatchingSettings(MatcherSettings):
     """What is matched, and with which network."""
 

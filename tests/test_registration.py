@@ -16,14 +16,14 @@ from gim_sfm.bev.ground import Ground
 from gim_sfm.bev.planar import fit_moves
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.bev.registration import lift, register
-from gim_sfm.bev.view_matching import turn_picture
+from gim_sfm.bev.view_matching import ViewMatcher, turn_picture
 from gim_sfm.errors import RegistrationError
-from gim_sfm.matchers.positions import PositionTeller, telling_positions
+from gim_sfm.matchers.positions import telling_positions
 
 
 @pytest.fixture(scope="module")
-def matcher() -> PositionTeller:
-    return telling_positions(matchers.load("root-sift"))
+def matcher() -> ViewMatcher:
+    return ViewMatcher(telling_positions(matchers.load("root-sift")))
 
 
 def street(place: int, scan: int, *, points: int = 60_000) -> PointCloud:

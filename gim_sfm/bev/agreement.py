@@ -11,12 +11,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
+from scipy.spatial import cKDTree
 
 AGAINST = 5
 """Cells that agree for one that contradicts."""
 
 ASIDE = 4
 """Cells between a place and those beside it which it must stand out from."""
+
+MOST_MEASURED = 6000
+"""Points with which it is measured what meets."""
 
 Cells = Bool[np.ndarray, "height width"]
 LevelPoints = Float32[np.ndarray, "n 3"]
@@ -91,6 +95,49 @@ def measure_agreement(
         distinct=overlap - max(_overlap(smaller, larger, aside) for aside in _around(ASIDE)),
         weight=sum(agree) - AGAINST * against,
     )
+
+
+def measure_meeting(
+    source: LevelPoints,
+    target: LevelPoints,
+    target_from_source: Float64[np.ndarray, "4 4"],
+    *,
+    within: float,
+    clearance: float,
+) -> float:
+    """Lays a levelled cloud on another one and tells how much of their structure meets in space.
+
+    Seen from above, rooms of all kinds lie well on each other; what stands in them does not.
+
+    Args:
+        source: Points with the ground at height 0.
+        target: Likewise.
+        target_from_source: Between the two levelled frames.
+        within: Distance of partners at most.
+        clearance: Height over the ground from which points are structure.
+
+    Returns:
+        Share of the structure of one, where the other has looked, that has structure of the other beside it;
+        the smaller one of the two shares, 0 where neither has looked at the other.
+    """
+    moved = source @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+    clouds = moved, target.astype(np.float64)
+    structures = [cloud[cloud[:, 2] > clearance] for cloud in clouds]
+    shares = []
+    for one, other, whole in ((*structures, clouds[1]), (*structures[::-1], clouds[0])):
+        some = one[:: len(one) // MOST_MEASURED + 1]
+        looked = _has_near(some[:, :2], whole[:, :2], within)
+        met = _has_near(some[looked], other, within)
+        shares.append(float(met.mean()) if len(met) else 0.0)
+    return min(shares)
+
+
+def _has_near(
+    points: Float64[np.ndarray, "n d"], others: Float64[np.ndarray, "m d"], within: float
+) -> Bool[np.ndarray, " n"]:
+    if not len(points) or not len(others):
+        return np.zeros(len(points), bool)
+    return np.isfinite(cKDTree(others).query(points, distance_upper_bound=within)[0])
 
 
 def _overlap(one: _Seen, other: _Seen, aside: tuple[int, int]) -> float:

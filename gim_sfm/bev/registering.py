@@ -8,28 +8,24 @@ from typing import Literal, Unpack
 
 import numpy as np
 
-from gim_sfm import matchers
 from gim_sfm.bev.alignment.scaled_registration import register_scaled
 from gim_sfm.bev.alignment.standing import stand
 from gim_sfm.bev.cloud_formats import load_cloud
 from gim_sfm.bev.pictures import SOURCE, TARGET, draw_matches, draw_overlay, write_picture
 from gim_sfm.bev.pointcloud import PointCloud
-from gim_sfm.bev.registration import MATCHED, Prepared, Registration, prepare, register_prepared
+from gim_sfm.bev.preparation import Prepared, prepare
+from gim_sfm.bev.registration import Registration, register_prepared
 from gim_sfm.bev.scene_page import Fact, PointLayer, write_scene
 from gim_sfm.bev.topview import Channel
+from gim_sfm.bev.view_matching import MATCHED, ViewMatcher, load_view_matcher
 from gim_sfm.errors import RegistrationError
 from gim_sfm.files import write_text
-from gim_sfm.matchers.positions import PositionTeller, telling_positions
-from gim_sfm.recipe import MatcherKeywords, MatcherSettings, section_of
-from gim_sfm.sfm.lineup import load_matcher
+from gim_sfm.recipe import MatcherKeywords, TopViewSettings, section_of
 
 ANSWER = "registration.json"
 PAGE = "view.html"
 
 Scale = Literal["known", "unknown"]
-
-TURNS = 12
-"""Turns of the source shown to a matcher that minds them: 30 degrees from one to the next."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +82,7 @@ def register_clouds(
         cell: Side of a cell in the unit of the clouds, of the target where the scale is not known; None for
             one that goes with the smaller scene.
         device: Where a network runs.
-        **settings: See `gim_sfm.recipe.MatcherSettings`; the matcher is root-sift unless named.
+        **settings: See `gim_sfm.recipe.TopViewSettings`.
 
     Raises:
         RegistrationError: The clouds do not agree in any way, or in several; registration.json says so, too.
@@ -94,15 +90,18 @@ def register_clouds(
         SettingsError: A setting that does not exist or does not fit, or small_gicp is missing.
         OutputError: The folder cannot be written.
     """
-    chosen = section_of(MatcherSettings, {"matcher": "root-sift", **settings})
-    row = matchers.find(chosen.matcher)
+    chosen = section_of(TopViewSettings, settings)
     clouds = load_cloud(Path(source)), load_cloud(Path(target))
-    matcher = telling_positions(load_matcher(row, chosen, device))
+    matcher = load_view_matcher(chosen, channels, turns, device)
     folder = Path(output)
-    asked = {"source": str(source), "target": str(target), "matcher": row.name, "channels": list(channels)}
-    turns = turns or (1 if row.any_turn else TURNS)
+    asked = {
+        "source": str(source),
+        "target": str(target),
+        "matcher": chosen.matcher,
+        "channels": list(channels),
+    }
     try:
-        prepared, found = WAYS[scale](*clouds, matcher, channels, turns, cell)
+        prepared, found = WAYS[scale](*clouds, matcher, cell)
     except RegistrationError as error:
         write_text(folder / ANSWER, json.dumps({**asked, "refused": error.message}, indent=1) + "\n")
         raise
@@ -114,25 +113,21 @@ def register_clouds(
 def _at_known_scale(
     source: PointCloud,
     target: PointCloud,
-    matcher: PositionTeller,
-    channels: Sequence[Channel],
-    turns: int,
+    matcher: ViewMatcher,
     cell: float | None,
 ) -> tuple[tuple[Prepared, Prepared], Registration]:
     prepared = prepare(source, target, cell=cell)
-    return prepared, register_prepared(*prepared, matcher, channels=channels, turns=turns)
+    return prepared, register_prepared(*prepared, matcher)
 
 
 def _at_any_scale(
     source: PointCloud,
     target: PointCloud,
-    matcher: PositionTeller,
-    channels: Sequence[Channel],
-    turns: int,
+    matcher: ViewMatcher,
     cell: float | None,
 ) -> tuple[tuple[Prepared, Prepared], Registration]:
     standing = stand(source), stand(target, cell=cell)
-    found = register_scaled(*standing, matcher, channels=channels, turns=turns)
+    found = register_scaled(*standing, matcher)
     return (standing[0].prepared, standing[1].prepared), found
 
 

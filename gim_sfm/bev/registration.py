@@ -8,42 +8,30 @@ it leads all others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float64
 
-from gim_sfm.bev.agreement import Agreement, measure_agreement
+from gim_sfm.bev.agreement import Agreement, measure_agreement, measure_meeting
 from gim_sfm.bev.correlation import correlate_rigid
-from gim_sfm.bev.ground import Ground, find_ground
+from gim_sfm.bev.ground import Ground
 from gim_sfm.bev.planar import fit_moves
 from gim_sfm.bev.pointcloud import PointCloud
-from gim_sfm.bev.refinement import Thinned, measure_rmse, refine, thin
-from gim_sfm.bev.topview import CLEARANCE, Channel, TopView, choose_grid, project, round_length
-from gim_sfm.bev.view_matching import Places, match_views
+from gim_sfm.bev.preparation import VOXELS_ACROSS, Prepared, prepare
+from gim_sfm.bev.refinement import measure_rmse, refine
+from gim_sfm.bev.topview import CLEARANCE
+from gim_sfm.bev.view_matching import Places, ViewMatcher, match_views
 from gim_sfm.errors import RegistrationError
-from gim_sfm.matchers.positions import PositionTeller
-
-CELLS_ACROSS = 240
-"""Cells of a top view that is matched, from one end of the smaller scene to the other."""
 
 FITTED_WITHIN = 4.0
 """Cells by which matched places may miss each other under one move."""
-
-MATCHED: tuple[Channel, ...] = ("density", "max_height", "height_range")
-"""Channels that are matched unless others are named."""
 
 MATCHED_MOVES, SEARCHED_MOVES = 5, 6
 """Moves that are looked at, of those that matches tell and those that the search finds."""
 
 FEWEST_PLACES = 50
 """On which something must stand, one a voxel."""
-
-VOXELS_ACROSS = 360
-"""Small voxels from one end of the scene to the other."""
-
-COARSER = (4.0, 2.0)
-"""Small voxels in a large and in a middling one."""
 
 REACHES = (12.0, 8.0, 3.0)
 """Distance of partners in the refinements on large, middling and small voxels, in small ones."""
@@ -57,54 +45,25 @@ RIVAL = 0.5
 AGREEMENT_CELL = 1.5
 """Side of a cell in which clouds are compared, in voxels."""
 
+MEETING = 5.0
+"""Distance within which structure meets, in voxels."""
+
 ANOTHER_PLACE = 7.5
 """Voxels between two results beyond which they are not the same."""
 
 HOPELESS = 0.5
 """Share of the overlap that is needed below which no finer refinement is tried."""
 
-LEAST_OVERLAP = 0.4
+LEAST_OVERLAP = 0.35
 LEAST_CONSISTENT = 0.92
 LEAST_DISTINCT = 0.06
+LEAST_MEETING = 0.75
 LEAST_LEAD = 0.2
-"""What a registration must reach. Scans of streets 20 m apart had 0.48, 0.94, 0.12, 0.5 or more, scans of
-halls 0.47, 0.99, 0.14, 0.3; of other streets no distinct overlap (0.04), of other halls 0.37 and a lead of
-0.29, or more overlap and no lead."""
+"""What a registration must reach. Scans of streets 20 m apart had 0.48, 0.94, 0.12, 0.85 and 0.5 or more, most
+scans of halls 0.44, 0.99, 0.14, 0.76 and 0.3. Of other streets no overlap was distinct (0.04); of other halls
+some were, but with no more than 0.71 meeting, or no lead (0.05)."""
 
 Transform = Float64[np.ndarray, "4 4"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A cloud with all that registering it needs.
-
-    Attributes:
-        cloud: The points.
-        ground: Their ground.
-        view: They from above.
-        clouds: One point a voxel, of large, middling and small voxels.
-        voxel: Side of a small one.
-        level_points: The last of them, below the ceiling, with the ground at height 0.
-    """
-
-    cloud: PointCloud
-    ground: Ground
-    view: TopView
-    clouds: tuple[Thinned, Thinned, Thinned]
-    voxel: float
-    level_points: Float32[np.ndarray, "n 3"]
-
-    @property
-    def thinned(self) -> Thinned:
-        """The cloud of small voxels."""
-        return self.clouds[-1]
-
-    @property
-    def outline(self) -> Places:
-        """Where something stands on the ground, seen from above, one place a voxel."""
-        standing = self.level_points[self.level_points[:, 2] > CLEARANCE * VOXELS_ACROSS * self.voxel]
-        cells = np.unique(np.floor(standing[:, :2] / self.voxel), axis=0)
-        return np.asarray((cells + 0.5) * self.voxel, np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,11 +97,13 @@ class Registration:
 class _Candidate:
     target_from_source: Transform
     agreement: Agreement
+    meeting: float = 0.0
 
     @property
     def passes(self) -> bool:
         return (
-            self.agreement.overlap >= LEAST_OVERLAP
+            self.meeting >= LEAST_MEETING
+            and self.agreement.overlap >= LEAST_OVERLAP
             and self.agreement.consistent >= LEAST_CONSISTENT
             and self.agreement.distinct >= LEAST_DISTINCT
         )
@@ -151,10 +112,8 @@ class _Candidate:
 def register(
     source: PointCloud,
     target: PointCloud,
-    matcher: PositionTeller,
+    matcher: ViewMatcher,
     *,
-    channels: Sequence[Channel] = MATCHED,
-    turns: int = 1,
     cell: float | None = None,
 ) -> Registration:
     """Finds where a cloud lies in another one of the same scale.
@@ -163,50 +122,22 @@ def register(
         source: Cleaned points, z up to within 20 degrees.
         target: Likewise.
         matcher: For the top views.
-        channels: What it looks at.
-        turns: How many turns of the source it is shown; 1 for one that does not mind.
         cell: Side of a cell; None for one that goes with the smaller scene.
 
     Raises:
         RegistrationError: There is no move that both clouds agree with, or more than one; says which.
         InputError: A cloud shows no ground.
     """
-    return register_prepared(*prepare(source, target, cell=cell), matcher, channels=channels, turns=turns)
+    return register_prepared(*prepare(source, target, cell=cell), matcher)
 
 
-def register_prepared(
-    one: Prepared, other: Prepared, matcher: PositionTeller, *, channels: Sequence[Channel], turns: int
-) -> Registration:
+def register_prepared(one: Prepared, other: Prepared, matcher: ViewMatcher) -> Registration:
     """As `register`, of a source and a target from `prepare`."""
-    places = match_views(matcher, one.view, other.view, channels, turns)
+    places = match_views(matcher, one.view, other.view)
     candidates = _weigh(_propose(places, one, other), one, other)
+    candidates[0] = _measured(candidates[0], one, other)
     best = _believed(candidates)
     return _tell(best, candidates, places, one, other)
-
-
-def prepare(
-    source: PointCloud, target: PointCloud, *, cell: float | None = None
-) -> tuple[Prepared, Prepared]:
-    """Levels, projects and thins two clouds at one resolution, that of the smaller scene."""
-    grounds = find_ground(source), find_ground(target)
-    extent = min(ground.extent for ground in grounds)
-    side = cell or round_length(extent / CELLS_ACROSS)
-    first, second = (
-        prepare_at(cloud, ground, side, extent / VOXELS_ACROSS)
-        for cloud, ground in zip((source, target), grounds, strict=True)
-    )
-    return first, second
-
-
-def prepare_at(cloud: PointCloud, ground: Ground, cell: float, voxel: float) -> Prepared:
-    """Levels, projects and thins a cloud at a resolution that all clouds it is registered to must share."""
-    small = thin(cloud, voxel)
-    large, middling = (thin(PointCloud(small.points), times * voxel) for times in COARSER)
-    level = ground.level_from_cloud.astype(np.float32)
-    level_points = small.points @ level[:3, :3].T + level[:3, 3]
-    level_points = level_points[level_points[:, 2] < ground.ceiling]
-    view = project(cloud, ground, choose_grid(cloud, ground, cell=cell))
-    return Prepared(cloud, ground, view, (large, middling, small), voxel, level_points)
 
 
 def lift(move: Float64[np.ndarray, "3 3"], source: Ground, target: Ground) -> Transform:
@@ -264,6 +195,17 @@ def _judge(target_from_source: Transform, source: Prepared, target: Prepared) ->
     return _Candidate(target_from_source, agreement)
 
 
+def _measured(candidate: _Candidate, source: Prepared, target: Prepared) -> _Candidate:
+    meeting = measure_meeting(
+        source.level_points,
+        target.level_points,
+        _between_levels(candidate.target_from_source, source, target),
+        within=MEETING * source.voxel,
+        clearance=CLEARANCE * VOXELS_ACROSS * source.voxel,
+    )
+    return replace(candidate, meeting=meeting)
+
+
 def _between_levels(target_from_source: Transform, source: Prepared, target: Prepared) -> Transform:
     source_from_level = np.linalg.inv(source.ground.level_from_cloud)
     return np.asarray(target.ground.level_from_cloud @ target_from_source @ source_from_level)
@@ -298,8 +240,9 @@ def _believed(candidates: Sequence[_Candidate]) -> _Candidate:
         raise RegistrationError(
             "The clouds do not agree. Laid on each other as well as can be, "
             f"{100 * found.overlap:.0f} % of the structure overlaps ({100 * LEAST_OVERLAP:.0f} are needed), "
-            f"{100 * found.distinct:.0f} % more than a little aside ({100 * LEAST_DISTINCT:.0f}), and "
-            f"{100 * found.consistent:.0f} % of it is consistent ({100 * LEAST_CONSISTENT:.0f}).",
+            f"{100 * found.distinct:.0f} % more than a little aside ({100 * LEAST_DISTINCT:.0f}), "
+            f"{100 * found.consistent:.0f} % of it is consistent ({100 * LEAST_CONSISTENT:.0f}), and "
+            f"{100 * best.meeting:.0f} % of what both looked at meets in space ({100 * LEAST_MEETING:.0f}).",
             remedy="Check that the clouds show the same place; if they do, try another --matcher.",
         )
     lead = _lead(candidates)

@@ -9,20 +9,18 @@ from typing import Unpack
 import numpy as np
 from jaxtyping import Float64
 
-from gim_sfm import matchers
 from gim_sfm.bev.alignment.scaled_registration import register_scaled
 from gim_sfm.bev.alignment.standing import stand
 from gim_sfm.bev.alignment.uprighting import Up, find_up
 from gim_sfm.bev.cloud_formats import load_cloud
 from gim_sfm.bev.pointcloud import PointCloud
-from gim_sfm.bev.registering import TURNS, draw_registration, tell_registration
-from gim_sfm.bev.registration import MATCHED, Registration
+from gim_sfm.bev.registering import draw_registration, tell_registration
+from gim_sfm.bev.registration import Registration
 from gim_sfm.bev.topview import Channel
+from gim_sfm.bev.view_matching import MATCHED, load_view_matcher
 from gim_sfm.errors import RegistrationError
 from gim_sfm.files import write_text
-from gim_sfm.matchers.positions import telling_positions
-from gim_sfm.recipe import MatcherKeywords, MatcherSettings, section_of
-from gim_sfm.sfm.lineup import load_matcher
+from gim_sfm.recipe import MatcherKeywords, TopViewSettings, section_of
 from gim_sfm.sfm.placing import read_shape, write_moved
 
 ANSWER = "alignment.json"
@@ -102,7 +100,7 @@ def align_model(
         turns: How many turns of the model are shown to the matcher; None for 1 where it does not mind turns,
             else 12.
         device: Where a network runs.
-        **settings: See `gim_sfm.recipe.MatcherSettings`; the matcher is root-sift unless named.
+        **settings: See `gim_sfm.recipe.TopViewSettings`.
 
     Raises:
         RegistrationError: The two do not agree in any way, or in several; alignment.json says so, too.
@@ -110,13 +108,12 @@ def align_model(
         SettingsError: A setting that does not exist or does not fit, or small_gicp is missing.
         OutputError: The folder cannot be written.
     """
-    chosen = section_of(MatcherSettings, {"matcher": "root-sift", **settings})
-    row = matchers.find(chosen.matcher)
+    chosen = section_of(TopViewSettings, settings)
     folder = Path(output)
     source, up = _upright(Path(model))
     target, upright_from_world = _target(Path(cloud))
     standing = stand(source, most_tilt=SLOPE), stand(target)
-    matcher = telling_positions(load_matcher(row, chosen, device))
+    matcher = load_view_matcher(chosen, channels, turns, device)
     asked = {
         "model": str(model),
         "cloud": str(cloud),
@@ -124,9 +121,7 @@ def align_model(
         "up_found_by": up.found_by,
     }
     try:
-        found = register_scaled(
-            *standing, matcher, channels=channels, turns=turns or (1 if row.any_turn else TURNS)
-        )
+        found = register_scaled(*standing, matcher)
     except RegistrationError as error:
         write_text(folder / ANSWER, json.dumps({**asked, "refused": error.message}, indent=1) + "\n")
         raise

@@ -20,21 +20,19 @@ from gim_sfm.bev.alignment.similarity import Surface, refine_similarity
 from gim_sfm.bev.alignment.standing import Standing, crop
 from gim_sfm.bev.correlation import Move, correlate
 from gim_sfm.bev.planar import fit_moves
+from gim_sfm.bev.preparation import VOXELS_ACROSS, Prepared
 from gim_sfm.bev.registration import (
     AGREEMENT_CELL,
     FITTED_WITHIN,
     LEAST_CONSISTENT,
     MATCHED_MOVES,
-    VOXELS_ACROSS,
-    Prepared,
     Registration,
     Transform,
     agreeing_places,
 )
-from gim_sfm.bev.topview import CLEARANCE, Channel
-from gim_sfm.bev.view_matching import Places, match_views
+from gim_sfm.bev.topview import CLEARANCE
+from gim_sfm.bev.view_matching import Places, ViewMatcher, match_views
 from gim_sfm.errors import RegistrationError
-from gim_sfm.matchers.positions import PositionTeller
 from gim_sfm.threads import processors
 
 SEARCHED = 24
@@ -96,10 +94,7 @@ class _Candidate:
 def register_scaled(
     source: Standing,
     target: Standing,
-    matcher: PositionTeller,
-    *,
-    channels: Sequence[Channel],
-    turns: int,
+    matcher: ViewMatcher,
 ) -> Registration:
     """Finds where a cloud of unknown scale lies in another one.
 
@@ -107,8 +102,6 @@ def register_scaled(
         source: From `stand`.
         target: Likewise.
         matcher: For the top views.
-        channels: What it looks at.
-        turns: How many turns of the source it is shown; 1 for one that does not mind.
 
     Returns:
         `target_from_source` is a similarity. `overlap` is the share of the source's structure that lies on
@@ -117,7 +110,7 @@ def register_scaled(
     Raises:
         RegistrationError: There is no move that the clouds agree with, or more than one; says which.
     """
-    places = match_views(matcher, source.prepared.view, target.prepared.view, channels, turns)
+    places = match_views(matcher, source.prepared.view, target.prepared.view)
     pair = _pair(source, target)
     moves = _matched_moves(places, source, target) + correlate(
         source.structure[:, :2],

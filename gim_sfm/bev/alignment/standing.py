@@ -8,8 +8,8 @@ from scipy.spatial import cKDTree
 
 from gim_sfm.bev.ground import MOST_TILT, Ground, find_ground, measure_extent
 from gim_sfm.bev.pointcloud import PointCloud
+from gim_sfm.bev.preparation import CELLS_ACROSS, VOXELS_ACROSS, Prepared, prepare_at
 from gim_sfm.bev.refinement import thin
-from gim_sfm.bev.registration import CELLS_ACROSS, VOXELS_ACROSS, Prepared, prepare_at
 from gim_sfm.bev.topview import CLEARANCE, round_length
 from gim_sfm.errors import InputError
 

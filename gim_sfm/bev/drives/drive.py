@@ -12,7 +12,7 @@ from gim_sfm.bev.drives.accumulation import LocalMap, accumulate, list_scans, pl
 from gim_sfm.bev.drives.trajectories import Trajectory, read_trajectory
 from gim_sfm.bev.ground import Ground, find_ground
 from gim_sfm.bev.pointcloud import PointCloud
-from gim_sfm.bev.registration import CELLS_ACROSS, VOXELS_ACROSS, Prepared, prepare_at
+from gim_sfm.bev.preparation import CELLS_ACROSS, VOXELS_ACROSS, Prepared, prepare_at
 from gim_sfm.bev.topview import Channel, round_length
 from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.recipe import digest

@@ -18,14 +18,12 @@ from gim_sfm.bev.loops.judging import Judge, Link, Refusal
 from gim_sfm.bev.loops.odometry import Odometry, edge_of, odometry_of_poses, odometry_of_steps
 from gim_sfm.bev.loops.place_recognition import Descriptor, choose_candidates
 from gim_sfm.bev.loops.pose_graph import PoseGraph, join, load_gtsam, optimise, write_g2o
-from gim_sfm.bev.registering import TURNS
-from gim_sfm.bev.registration import MATCHED
 from gim_sfm.bev.topview import Channel
+from gim_sfm.bev.view_matching import MATCHED, load_view_matcher
 from gim_sfm.errors import InputError
-from gim_sfm.matchers.positions import telling_positions
 from gim_sfm.progress import stage
-from gim_sfm.recipe import MatcherKeywords, MatcherSettings, section_of
-from gim_sfm.sfm.lineup import load_matcher, stores_key
+from gim_sfm.recipe import MatcherKeywords, TopViewSettings, section_of
+from gim_sfm.sfm.lineup import stores_key
 
 JOURNAL = "loops.journal"
 
@@ -116,11 +114,11 @@ def close_loops(
             of its direction, in radians.
         optimised: Whether to optimise the pose graph by gtsam and write trajectory_initial_*.txt and
             trajectory_optimised_*.txt, KITTI's and TUM's.
-        channels: What of the top views is matched, one after the other, until a place is believed.
+        channels: What of the top views is matched.
         turns: How many turns of the source are shown to the matcher; None for 1 where it does not mind
             turns, else 12.
         device: Where a network runs.
-        **settings: See `gim_sfm.recipe.MatcherSettings`; the matcher is root-sift unless named.
+        **settings: See `gim_sfm.recipe.TopViewSettings`.
 
     Raises:
         InputError: The folder or the poses cannot be used, or fewer than two scans can.
@@ -128,20 +126,17 @@ def close_loops(
         SettingsError: A setting that does not exist or does not fit, or small_gicp or gtsam is missing.
         OutputError: The folder cannot be written, or another run is using it.
     """
-    chosen = section_of(MatcherSettings, {"matcher": "root-sift", **settings})
-    row = matchers.find(chosen.matcher)
+    chosen = section_of(TopViewSettings, settings)
     if optimised:
         load_gtsam()
     drive = open_drive(scans, poses, map_length=map_length)
-    matcher = remembering(telling_positions(load_matcher(row, chosen, device)))
+    matcher = remembering(load_view_matcher(chosen, channels, turns, device))
     folder = Path(output)
     with Judge(
         drive,
         folder / JOURNAL,
         matcher,
-        channels=channels,
-        turns=turns or (1 if row.any_turn else TURNS),
-        key=stores_key(row, chosen),
+        key=stores_key(matchers.find(chosen.matcher), chosen),
     ) as judge:
         descriptors, unusable = _describe(drive, judge)
         odometry = _follow(drive, judge, unusable, drift)

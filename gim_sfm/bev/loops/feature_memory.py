@@ -3,9 +3,10 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
+from gim_sfm.bev.view_matching import ViewMatcher
 from gim_sfm.matchers.contract import Detector, SemiDenseMatcher
-from gim_sfm.matchers.positions import PositionTeller
 from gim_sfm.types import Features, Photo
 
 MOST_PHOTOS = 200
@@ -37,8 +38,9 @@ class RememberingDetector:
         return features
 
 
-def remembering(matcher: PositionTeller) -> PositionTeller:
-    """The matcher, with a memory where it finds features at all."""
-    if isinstance(matcher, SemiDenseMatcher):
-        return SemiDenseMatcher(RememberingDetector(matcher.detector), matcher.matcher)
-    return matcher
+def remembering(views: ViewMatcher) -> ViewMatcher:
+    """The same, with a memory where it finds features at all."""
+    matcher = views.matcher
+    if not isinstance(matcher, SemiDenseMatcher):
+        return views
+    return replace(views, matcher=SemiDenseMatcher(RememberingDetector(matcher.detector), matcher.matcher))

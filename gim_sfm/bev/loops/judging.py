@@ -3,7 +3,6 @@
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +14,11 @@ from jaxtyping import Float64
 from gim_sfm.bev.drives.drive import Drive
 from gim_sfm.bev.loops.information import Information, about_origin, measure_information
 from gim_sfm.bev.loops.place_recognition import Descriptor, describe_place
-from gim_sfm.bev.registration import FITTED_WITHIN, Prepared, register_prepared
-from gim_sfm.bev.topview import Channel
+from gim_sfm.bev.preparation import Prepared
+from gim_sfm.bev.registration import REACHES, register_prepared
+from gim_sfm.bev.view_matching import ViewMatcher
 from gim_sfm.errors import InputError, RegistrationError
 from gim_sfm.journal import Journal, Record
-from gim_sfm.matchers.positions import PositionTeller
 from gim_sfm.recipe import digest
 
 log = logging.getLogger(__name__)
@@ -75,8 +74,6 @@ class Judge:
         journal: File that keeps what was found. What is in it counts while the scans and settings are the
             same, and is left alone where they are not.
         matcher: For the top views.
-        channels: What it looks at.
-        turns: How many turns of the source it is shown.
         key: What the matcher is, by values.
     """
 
@@ -84,15 +81,13 @@ class Judge:
         self,
         drive: Drive,
         journal: Path,
-        matcher: PositionTeller,
+        matcher: ViewMatcher,
         *,
-        channels: Sequence[Channel],
-        turns: int,
         key: object,
     ) -> None:
-        self._drive, self._matcher, self._channels, self._turns = drive, matcher, channels, turns
+        self._drive, self._matcher = drive, matcher
         self._signatures = [digest(VERSION, drive.sign(place)) for place in range(len(drive.places))]
-        self._key = digest(key, list(channels), turns)
+        self._key = digest(key, list(matcher.channels), matcher.turns)
         self._prepared: OrderedDict[int, Prepared] = OrderedDict()
         journal.parent.mkdir(parents=True, exist_ok=True)
         self._journal = Journal(journal)
@@ -140,7 +135,7 @@ class Judge:
     def _register(self, key: str, source: int, target: int) -> Record:
         one, other = self._prepare(source), self._prepare(target)
         try:
-            found = register_prepared(one, other, self._matcher, channels=self._channels, turns=self._turns)
+            found = register_prepared(one, other, self._matcher)
         except RegistrationError as error:
             return Record(key, error.message, {})
         relative = found.target_from_source.copy()
@@ -149,7 +144,7 @@ class Judge:
             one.thinned,
             other.thinned,
             relative,
-            within=FITTED_WITHIN * self._drive.cell,
+            within=REACHES[-1] * self._drive.voxel,
             voxel=self._drive.voxel,
             extent=self._drive.extent,
         )
@@ -161,7 +156,7 @@ class Judge:
         return Record(key, json.dumps([float(figure) for figure in figures]), arrays)
 
     def _prepare(self, place: int) -> Prepared:
-        prepared = self._prepared.pop(place, None) or self._drive.prepare(place, self._channels)
+        prepared = self._prepared.pop(place, None) or self._drive.prepare(place, self._matcher.channels)
         self._prepared[place] = prepared
         while len(self._prepared) > MOST_PREPARED:
             self._prepared.popitem(last=False)
