@@ -46,6 +46,20 @@ def test_the_floor_of_a_hall_is_found_and_not_its_roof() -> None:
     assert height < 0.05
 
 
+def test_points_under_a_ceiling_are_told_from_it() -> None:
+    cloud = yard(np.random.default_rng(1), size=20, roof=7.0)
+    assert find_ground(cloud).ceiling == pytest.approx(7.0, abs=0.2)
+    assert find_ground(yard(np.random.default_rng(1), size=20)).ceiling == np.inf
+
+
+def test_a_roof_seen_from_above_is_no_ceiling() -> None:
+    random = np.random.default_rng(2)
+    ground = np.column_stack([random.uniform(-50, 50, (60_000, 2)), random.normal(0, 0.02, 60_000)])
+    under = np.abs(ground[:, :2]).max(axis=1) < 30
+    ground[under, 2] += 11.0
+    assert find_ground(PointCloud.of(ground)).ceiling == np.inf
+
+
 def test_reflections_below_the_floor_do_not_count() -> None:
     random = np.random.default_rng(2)
     cloud = yard(random)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cloud_kit import carried, move
+from hall_kit import SPINNING, Hall, Scanner, draw_empty_room, draw_hall, find_spots, scan_hall
 
 import gim_sfm
 from gim_sfm import matchers
@@ -90,6 +91,81 @@ def test_a_yard_that_looks_alike_from_two_sides_is_refused(matcher) -> None:
 
     with pytest.raises(RegistrationError, match="2 ways"):
         register(doubled(0), doubled(1), matcher)
+
+
+def hall_scans(
+    hall: Hall, seed: int, *, scanner: Scanner = SPINNING[32]
+) -> tuple[tuple[PointCloud, PointCloud], np.ndarray]:
+    """Two scans of a hall from places some metres apart, and where the second sees the first."""
+    spots = find_spots(hall, seed, 2, apart=(2, 8))
+    (one, world_from_one), (other, world_from_other) = (
+        scan_hall(hall, spot, seed=seed + k, scanner=scanner, height=1.2, yaw=100 * k, tilt=6 * k)
+        for k, spot in enumerate(spots)
+    )
+    return (one, other), np.linalg.inv(world_from_other) @ world_from_one
+
+
+@pytest.mark.parametrize(
+    ("seed", "size", "height"), [(29, (12, 9), 5.4), (30, (17, 12), 3.1), (3, (20, 14), 4)]
+)
+def test_halls_full_of_things_are_registered_under_their_ceilings(matcher, seed, size, height) -> None:
+    clouds, truth = hall_scans(draw_hall(seed, size=size, height=height), seed)
+    distance, turn = off(register(*clouds, matcher).target_from_source, truth)
+    assert distance < 0.1
+    assert turn < 0.5
+
+
+def test_another_hall_is_refused(matcher) -> None:
+    (one, _), _ = hall_scans(draw_hall(29, size=(14, 10), height=3), 1)
+    (other, _), _ = hall_scans(draw_hall(30, size=(14, 10), height=3), 2)
+    with pytest.raises(RegistrationError):
+        register(one, other, matcher)
+
+
+def test_an_empty_room_is_refused_for_it_fits_two_ways(matcher) -> None:
+    clouds, _ = hall_scans(draw_empty_room(size=(14, 9), height=3), 4)
+    with pytest.raises(RegistrationError, match="ways"):
+        register(*clouds, matcher)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 22.5])
+def test_a_street_that_looks_alike_all_along_is_refused(matcher, degrees: float) -> None:
+    """Walls at three distances and nothing along them; each scan sees another stretch."""
+
+    def stretch(middle: float, seed: int) -> PointCloud:
+        random = np.random.default_rng(seed)
+        along = middle + random.uniform(-35, 35, 30_000)
+        across = random.choice([4.0, -6.0, -12.0], 30_000)
+        walls = np.column_stack([along, across, random.uniform(0, 4, 30_000)])
+        ground = np.column_stack([middle + random.uniform(-35, 35, 30_000), random.uniform(-12, 4, 30_000)])
+        flat = np.column_stack([ground, np.zeros(30_000)])
+        return carried(PointCloud.of(np.concatenate([walls, flat])), move(yaw=degrees))
+
+    with pytest.raises(RegistrationError):
+        register(stretch(0, 0), stretch(15, 1), matcher)
+
+
+def test_a_handful_of_cells_tells_no_place(matcher) -> None:
+    cloud = street(1, 0)
+    few = cloud.select(np.random.default_rng(0).permutation(len(cloud))[:400])
+    with pytest.raises(RegistrationError):
+        register(few, street(1, 1), matcher)
+
+
+def test_a_large_cloud_finds_its_place_on_a_small_one(matcher) -> None:
+    """The smaller scene is looked for in the larger one, whichever is the source."""
+    whole = street(1, 0)
+    part = whole.select(np.abs(whole.points[:, :2] - (12, 8)).max(axis=1) < 22)
+    moved = move(yaw=50, shift=(5, 3, 1))
+    found = register(carried(whole, moved), part, matcher)
+    distance, turn = off(found.target_from_source, np.linalg.inv(moved))
+    assert distance < 0.1
+    assert turn < 0.3
+
+
+def test_the_same_clouds_give_the_same_answer(matcher) -> None:
+    answers = [register(street(1, 0), street(1, 1), matcher).target_from_source for _ in range(2)]
+    np.testing.assert_array_equal(*answers)
 
 
 def test_a_fitted_move_lifted_to_space_is_the_move() -> None:

@@ -7,6 +7,7 @@ hardly meet or fill everything, they agree as well a few cells aside: only the r
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -18,6 +19,13 @@ AGAINST = 5
 
 ASIDE = 4
 """Cells between a place and those beside it which it must stand out from."""
+
+AROUND = [
+    (row, column)
+    for row, column in product(range(-ASIDE, ASIDE + 1), repeat=2)
+    if round(np.hypot(row, column)) == ASIDE
+]
+"""Steps in all directions, about that long."""
 
 MOST_MEASURED = 6000
 """Points with which it is measured what meets."""
@@ -36,15 +44,22 @@ class Agreement:
     Attributes:
         overlap: Share of the structure of the cloud that has less of it which lies on structure of the other.
         consistent: Of the structure that lies where the other has looked, the share that agrees.
-        distinct: Overlap less the greatest one four cells aside, in any of eight directions; near 0 where
-            the scene looks alike along a line, as in a tunnel, or where the clouds are of different places.
+        distinct: Overlap less the greatest one four cells aside, in any direction; near 0 where the scene
+            looks alike along a line, as in a tunnel, or where the clouds are of different places.
+        compared: Cells of structure that the overlap is a share of.
         weight: Cells that agree, of both clouds together, less five times those that contradict.
     """
 
     overlap: float
     consistent: float
     distinct: float
+    compared: int
     weight: int
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the overlap of as many cells that agree at random."""
+        return float(np.sqrt(self.overlap * (1 - self.overlap) / max(self.compared, 1)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +87,7 @@ def measure_agreement(
     """Lays a levelled cloud on another one and counts where they agree and where they contradict.
 
     Args:
-        source: Points with the ground at height 0.
+        source: Points with the ground at height 0, of the smaller scene; what lies beside it does not count.
         target: Likewise.
         target_from_source: Between the two levelled frames.
         cell: Side of a cell, in the unit of the points; a few times the distance between points.
@@ -80,11 +95,10 @@ def measure_agreement(
     """
     moved = source @ target_from_source[:3, :3].T.astype(np.float32)
     moved += target_from_source[:3, 3].astype(np.float32)
-    margin = (ASIDE + 1) * cell
-    low = np.minimum(moved[:, :2].min(axis=0), target[:, :2].min(axis=0)) - margin
-    high = np.maximum(moved[:, :2].max(axis=0), target[:, :2].max(axis=0)) + margin
+    low, high = _box(moved, (ASIDE + 1) * cell)
     size = np.ceil((high - low) / cell).astype(int) + 1
-    first, second = (_look(points, low, size, cell, clearance) for points in (moved, target))
+    both = moved, target[_inside(target, low, high)]
+    first, second = (_look(points, low, size, cell, clearance) for points in both)
     agree = [int((one.structure & other.near).sum()) for one, other in ((first, second), (second, first))]
     against = int((first.structure & second.bare).sum() + (second.structure & first.bare).sum())
     smaller, larger = (first, second) if first.count <= second.count else (second, first)
@@ -92,7 +106,8 @@ def measure_agreement(
     return Agreement(
         overlap=overlap,
         consistent=sum(agree) / max(sum(agree) + against, 1),
-        distinct=overlap - max(_overlap(smaller, larger, aside) for aside in _around(ASIDE)),
+        distinct=overlap - max(_overlap(smaller, larger, aside) for aside in AROUND),
+        compared=smaller.count,
         weight=sum(agree) - AGAINST * against,
     )
 
@@ -121,7 +136,7 @@ def measure_meeting(
         the smaller one of the two shares, 0 where neither has looked at the other.
     """
     moved = source @ target_from_source[:3, :3].T + target_from_source[:3, 3]
-    clouds = moved, target.astype(np.float64)
+    clouds = moved, target[_inside(target, *_box(moved, within))].astype(np.float64)
     structures = [cloud[cloud[:, 2] > clearance] for cloud in clouds]
     shares = []
     for one, other, whole in ((*structures, clouds[1]), (*structures[::-1], clouds[0])):
@@ -146,11 +161,12 @@ def _overlap(one: _Seen, other: _Seen, aside: tuple[int, int]) -> float:
     return float(agreeing / max(one.count, 1))
 
 
-def _around(distance: int) -> list[tuple[int, int]]:
-    """Steps in eight directions, all about as long."""
-    slanting = round(distance / np.sqrt(2))
-    straight = [(0, distance), (0, -distance), (distance, 0), (-distance, 0)]
-    return straight + [(x, y) for x in (-slanting, slanting) for y in (-slanting, slanting)]
+def _box(points: LevelPoints, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    return points[:, :2].min(axis=0) - margin, points[:, :2].max(axis=0) + margin
+
+
+def _inside(points: LevelPoints, low: np.ndarray, high: np.ndarray) -> Bool[np.ndarray, " n"]:
+    return np.asarray(((points[:, :2] > low) & (points[:, :2] < high)).all(axis=1))
 
 
 def _look(points: LevelPoints, low: np.ndarray, size: np.ndarray, cell: float, clearance: float) -> _Seen:

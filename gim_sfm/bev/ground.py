@@ -34,6 +34,9 @@ LEAST_CEILING = 0.25
 MOST_ABOVE_CEILING = 0.1
 """Points above a ceiling for one on it."""
 
+LEAST_UNDER = 0.2
+"""Share of the cells of a ceiling that show something far below it; a roof seen from above hides all."""
+
 SAMPLES = 1000
 FEWEST_CELLS = 20
 FEWEST_AGREEING = 0.1
@@ -126,18 +129,20 @@ def _lowest(points: Float64[np.ndarray, "n 3"], cell: float) -> Float64[np.ndarr
 
 def _find_ceiling(level: Float64[np.ndarray, "n 3"], extent: float) -> float:
     """Height of the lower side of a ceiling: one level with many of the highest points, and few above it."""
-    upside_down = _lowest(level * (1, 1, -1), extent / CELLS_ACROSS)
-    heights = np.sort(-upside_down[:, 2])
-    heights = heights[heights > extent * FAR_BELOW]
+    cell, thickness = extent / CELLS_ACROSS, 2 * extent * NEAR_PLANE
+    lowest, upside_down = _lowest(level, cell), _lowest(level * (1, 1, -1), cell)
+    tops = -upside_down[:, 2]
+    heights = np.sort(tops[tops > extent * FAR_BELOW])
     if not len(heights):
         return np.inf
-    thickness = 2 * extent * NEAR_PLANE
     above = len(heights) - np.searchsorted(heights, heights + thickness, side="right")
     on = np.arange(len(heights), 0, -1) - above
     best = int((on - above).argmax())
     if on[best] < LEAST_CEILING * len(upside_down) or above[best] > MOST_ABOVE_CEILING * on[best]:
         return np.inf
-    return float(heights[best] - thickness / 2)
+    is_ceiling = np.abs(tops - heights[best] - thickness / 2) <= thickness / 2
+    under = lowest[is_ceiling, 2] < heights[best] - extent * FAR_BELOW
+    return float(heights[best] - thickness / 2) if under.mean() >= LEAST_UNDER else np.inf
 
 
 def _agreed_plane(

@@ -1,8 +1,7 @@
 """Moves of a plane, fitted to matches of which many are wrong.
 
 Two matches fix a move. All of them that keep distances are tried, or an even sample where there are too many,
-and each is judged by how many matches it brings together. The runner-up that is really another move tells how
-ambiguous the best one is.
+and each is judged by how many matches it brings together.
 """
 
 from dataclasses import dataclass

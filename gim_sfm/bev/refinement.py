@@ -10,7 +10,9 @@ from scipy.spatial import cKDTree
 
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.errors import SettingsError
-from gim_sfm.threads import processors
+
+THREADS = 1
+"""More of them sum in another order each time, and the same clouds would not always give the same answer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +58,7 @@ def thin(cloud: PointCloud, voxel: float) -> Thinned:
         SettingsError: small_gicp is not installed.
     """
     prepared, tree = _gicp().preprocess_points(
-        cloud.points.astype(np.float64), downsampling_resolution=voxel, num_threads=processors()
+        cloud.points.astype(np.float64), downsampling_resolution=voxel, num_threads=THREADS
     )
     return Thinned(prepared.points()[:, :3].astype(np.float32), prepared, tree)
 
@@ -81,7 +83,7 @@ def refine(
             init_T_target_source=target_from_source,
             registration_type="GICP",
             max_correspondence_distance=within,
-            num_threads=processors(),
+            num_threads=THREADS,
         )
         .T_target_source
     )

@@ -37,7 +37,7 @@ REACHES = (12.0, 8.0, 3.0)
 """Distance of partners in the refinements on large, middling and small voxels, in small ones."""
 
 FINAL = 3
-"""Moves that are refined on middling voxels; only the best one is on small ones."""
+"""Moves that are refined on middling voxels; the best two of them are on small ones."""
 
 RIVAL = 0.5
 """Weight, in that of the best move, from which another one is refined along with it."""
@@ -54,14 +54,20 @@ ANOTHER_PLACE = 7.5
 HOPELESS = 0.5
 """Share of the overlap that is needed below which no finer refinement is tried."""
 
+SIGNIFICANT = 3.5
+"""Standard deviations of the overlap by which it must be distinct."""
+
+FEWEST_COMPARED = 150
+"""Cells of structure that tell a place."""
+
 LEAST_OVERLAP = 0.35
 LEAST_CONSISTENT = 0.92
 LEAST_DISTINCT = 0.06
-LEAST_MEETING = 0.75
+LEAST_SUPPORT = 0.625
 LEAST_LEAD = 0.2
-"""What a registration must reach. Scans of streets 20 m apart had 0.48, 0.94, 0.12, 0.85 and 0.5 or more, most
-scans of halls 0.44, 0.99, 0.14, 0.76 and 0.3. Of other streets no overlap was distinct (0.04); of other halls
-some were, but with no more than 0.71 meeting, or no lead (0.05)."""
+"""What a registration must reach. Scans of streets 20 m apart had 0.48, 0.94, 0.12, 0.65, 0.5 or more, most
+scans of halls 0.40, 0.96, 0.06, 0.63 and 0.2. Of other streets no overlap was distinct (0.04); of other halls
+some were, with a support of no more than 0.61."""
 
 Transform = Float64[np.ndarray, "4 4"]
 
@@ -100,12 +106,18 @@ class _Candidate:
     meeting: float = 0.0
 
     @property
+    def support(self) -> float:
+        """Mean of what overlaps as seen from above and of what meets in space."""
+        return (self.agreement.overlap + self.meeting) / 2
+
+    @property
     def passes(self) -> bool:
         return (
-            self.meeting >= LEAST_MEETING
+            self.support >= LEAST_SUPPORT
             and self.agreement.overlap >= LEAST_OVERLAP
             and self.agreement.consistent >= LEAST_CONSISTENT
-            and self.agreement.distinct >= LEAST_DISTINCT
+            and self.agreement.distinct >= max(LEAST_DISTINCT, SIGNIFICANT * self.agreement.noise)
+            and self.agreement.compared >= FEWEST_COMPARED
         )
 
 
@@ -133,11 +145,22 @@ def register(
 
 def register_prepared(one: Prepared, other: Prepared, matcher: ViewMatcher) -> Registration:
     """As `register`, of a source and a target from `prepare`."""
+    if one.ground.extent > other.ground.extent:
+        return _inverted(register_prepared(other, one, matcher))
     places = match_views(matcher, one.view, other.view)
     candidates = _weigh(_propose(places, one, other), one, other)
     candidates[0] = _measured(candidates[0], one, other)
     best = _believed(candidates)
     return _tell(best, candidates, places, one, other)
+
+
+def _inverted(found: Registration) -> Registration:
+    return replace(
+        found,
+        target_from_source=np.linalg.inv(found.target_from_source),
+        source_places=found.target_places,
+        target_places=found.source_places,
+    )
 
 
 def lift(move: Float64[np.ndarray, "3 3"], source: Ground, target: Ground) -> Transform:
@@ -169,7 +192,7 @@ def _propose(places: tuple[Places, Places], source: Prepared, target: Prepared) 
 def _weigh(moves: Sequence[Transform], source: Prepared, target: Prepared) -> list[_Candidate]:
     """The moves that are really different, refined step by step as far as they promise; the best first."""
     candidates = _different([_refined(move, source, target, 0) for move in moves], source)
-    for step, most in ((1, FINAL), (2, 1)):
+    for step, most in ((1, FINAL), (2, 2)):
         best = candidates[0].agreement
         if best.overlap < HOPELESS * LEAST_OVERLAP or best.weight <= 0:
             break
@@ -238,11 +261,13 @@ def _believed(candidates: Sequence[_Candidate]) -> _Candidate:
     if not best.passes:
         found = best.agreement
         raise RegistrationError(
-            "The clouds do not agree. Laid on each other as well as can be, "
-            f"{100 * found.overlap:.0f} % of the structure overlaps ({100 * LEAST_OVERLAP:.0f} are needed), "
+            f"The clouds do not agree. Laid on each other as well as can be, of {found.compared} cells "
+            f"({FEWEST_COMPARED} are needed) "
+            f"{100 * found.overlap:.0f} % overlap ({100 * LEAST_OVERLAP:.0f}), "
             f"{100 * found.distinct:.0f} % more than a little aside ({100 * LEAST_DISTINCT:.0f}), "
             f"{100 * found.consistent:.0f} % of it is consistent ({100 * LEAST_CONSISTENT:.0f}), and "
-            f"{100 * best.meeting:.0f} % of what both looked at meets in space ({100 * LEAST_MEETING:.0f}).",
+            f"{100 * best.meeting:.0f} % of what both looked at meets in space (with the overlap, "
+            f"{200 * LEAST_SUPPORT:.0f}).",
             remedy="Check that the clouds show the same place; if they do, try another --matcher.",
         )
     lead = _lead(candidates)
@@ -257,8 +282,8 @@ def _believed(candidates: Sequence[_Candidate]) -> _Candidate:
 
 def _lead(candidates: Sequence[_Candidate]) -> float:
     """How far the first one is ahead of the others: 0 not at all, 1 alone."""
-    others = max((each.agreement.weight for each in candidates[1:FINAL]), default=0)
-    return float(np.clip(1 - max(others, 0) / max(candidates[0].agreement.weight, 1), 0, 1))
+    best, *others = (max(each.agreement.weight, 0) for each in candidates[:2])
+    return 1 - max(others, default=0) / max(best, 1)
 
 
 def _tell(
