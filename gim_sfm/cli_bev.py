@@ -1,5 +1,6 @@
 """The commands under `gim-sfm bev`."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,10 @@ bev_app = App(
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 
+FINITE = validators.Number(lt=math.inf)
+Length = Annotated[float | None, Parameter(validator=[validators.Number(gt=0), FINITE])]
+Gap = Annotated[float | None, Parameter(validator=[validators.Number(gte=0), FINITE])]
+Turns = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 Channel = Literal["density", "max_height", "height_range", "intensity"]
 
 
@@ -22,9 +27,9 @@ def project(
     cloud: Path,
     out: Path,
     *,
-    cell: float | None = None,
+    cell: Length = None,
     poses: Path | None = None,
-    map_length: float | None = None,
+    map_length: Length = None,
     verbose: Verbose = False,
 ) -> None:
     """Level a point cloud by its ground and write its top view as pictures.
@@ -57,8 +62,8 @@ def register(
     output: Path = Path("registration"),
     scale: Literal["known", "unknown"] = "known",
     channels: tuple[Channel, ...] = ("density", "max_height", "height_range"),
-    turns: int | None = None,
-    cell: float | None = None,
+    turns: Turns = None,
+    cell: Length = None,
     device: Device = "auto",
     verbose: Verbose = False,
     matching: Annotated[TopViewSettings, Flat] = TopViewSettings(),
@@ -100,7 +105,7 @@ def align(
     *,
     output: Path = Path("alignment"),
     channels: tuple[Channel, ...] = ("density", "max_height", "height_range"),
-    turns: int | None = None,
+    turns: Turns = None,
     device: Device = "auto",
     verbose: Verbose = False,
     matching: Annotated[TopViewSettings, Flat] = TopViewSettings(),
@@ -133,12 +138,12 @@ def loops(
     poses: Path | None = None,
     output: Path = Path("loops"),
     candidates: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 5,
-    map_length: float | None = None,
-    gap: float | None = None,
-    drift: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 0.01,
+    map_length: Length = None,
+    gap: Gap = None,
+    drift: Annotated[float, Parameter(validator=[validators.Number(gt=0), FINITE])] = 0.01,
     optimise: Annotated[bool, Parameter(negative="")] = False,
     channels: tuple[Channel, ...] = ("density", "max_height", "height_range"),
-    turns: int | None = None,
+    turns: Turns = None,
     device: Device = "auto",
     verbose: Verbose = False,
     matching: Annotated[TopViewSettings, Flat] = TopViewSettings(),

@@ -13,9 +13,10 @@ from scipy.spatial import cKDTree
 from test_registration import off, street
 
 import gim_sfm
+from gim_sfm.bev.alignment.aligning import draw_sights
 from gim_sfm.bev.alignment.evidence import measure_evidence
 from gim_sfm.bev.alignment.similarity import Surface, refine_similarity
-from gim_sfm.bev.alignment.uprighting import find_up
+from gim_sfm.bev.alignment.uprighting import Up, find_up
 from gim_sfm.bev.cloud_formats import write_cloud
 from gim_sfm.bev.correlation import correlate
 from gim_sfm.bev.pointcloud import PointCloud
@@ -91,12 +92,15 @@ def test_a_model_of_another_street_is_refused(tmp_path: Path, scan: Path) -> Non
         tmp_path / "sparse",
         model_of(sparse(street(PLACE + 1, 2), random), walk(random), similar(3, (9, 9, 9), (1, 1, 1))),
     )
+    former = drawn(tmp_path / "out/model").parent
+    for name in ("alignment.json", "view.html", "matches.png", "overlay_after.png"):
+        (former / name).write_text("of a former run")
     with pytest.raises(RegistrationError):
-        gim_sfm.align_model(folder, scan, output=tmp_path / "out")
+        gim_sfm.align_model(folder, scan, output=former)
     answer = json.loads((tmp_path / "out" / "alignment.json").read_text())
     assert "refused" in answer
     assert "world_from_model" not in answer
-    assert not (tmp_path / "out" / "model").exists()
+    assert [path.name for path in former.iterdir()] == ["alignment.json"]
 
 
 def test_points_of_unknown_scale_are_registered_as_a_cloud(tmp_path: Path, scan: Path) -> None:
@@ -196,10 +200,62 @@ def test_where_nothing_has_been_seen_nothing_is_told() -> None:
 def test_a_model_is_not_written_over_itself(tmp_path: Path) -> None:
     random = np.random.default_rng(13)
     folder = write_model(tmp_path / "m", model_of(random.normal(size=(200, 3)), walk(random), np.eye(4)))
-    with pytest.raises(OutputError, match="itself"):
-        write_moved(folder, np.eye(4), folder)
+    for moved, how in ((folder, "itself"), (tmp_path, "contains"), (folder / "in", "within")):
+        with pytest.raises(OutputError, match=how):
+            write_moved(folder, np.eye(4), moved)
     write_moved(folder, similar(2, (0, 0, 90), (1, 2, 3)), tmp_path / "n")
     old, new = read_shape(folder).points, read_shape(tmp_path / "n").points
     np.testing.assert_allclose(
         np.sort(new, axis=0), np.sort(2 * old @ [[0, 1, 0], [-1, 0, 0], [0, 0, 1]] + (1, 2, 3), axis=0)
     )
+
+
+def drawn(folder: Path) -> Path:
+    random = np.random.default_rng(14)
+    return write_model(folder, model_of(random.normal(size=(200, 3)), walk(random), np.eye(4)))
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "output"),
+    [
+        ("al/model/0", "other", "al"),
+        ("other", "al/model", "al"),
+        ("other", "al/model/0", "al"),
+        ("other", "al", "al/here"),
+        ("link/0", "other", "al"),
+    ],
+)
+def test_no_output_costs_the_model_or_the_target(
+    tmp_path: Path, model: str, target: str, output: str
+) -> None:
+    folders = {tmp_path / name for name in (model, target) if not name.startswith("link")}
+    if model.startswith("link"):
+        folders.add(tmp_path / "al/model/0")
+        (tmp_path / "link").symlink_to(tmp_path / "al/model")
+    before = {folder: digests(drawn(folder)) for folder in folders}
+    with pytest.raises(OutputError, match="must stay"):
+        gim_sfm.align_model(tmp_path / model, tmp_path / target, output=tmp_path / output)
+    assert {folder: digests(folder) for folder in folders} == before
+
+
+def test_a_cloud_in_the_folder_to_be_replaced_stays(tmp_path: Path) -> None:
+    (tmp_path / "out/model").mkdir(parents=True)
+    scan = tmp_path / "out/model/scan.ply"
+    write_cloud(scan, street(PLACE, 1, points=2000))
+    with pytest.raises(OutputError, match="contains"):
+        gim_sfm.align_model(drawn(tmp_path / "m"), scan, output=tmp_path / "out")
+    assert scan.exists()
+
+
+def test_a_model_that_no_alignment_wrote_is_not_replaced(tmp_path: Path, scan: Path) -> None:
+    before = digests(drawn(tmp_path / "out/model"))
+    with pytest.raises(OutputError, match="would be replaced"):
+        gim_sfm.align_model(drawn(tmp_path / "m"), scan, output=tmp_path / "out")
+    assert digests(tmp_path / "out/model") == before
+
+
+def test_lines_show_where_cameras_look() -> None:
+    up = Up(np.array([1.0, 0, 0]), "cameras", 1.0)
+    pose = held(np.array([4.0, 5, 6]), np.array([4.0, 9, 6]))[None]
+    turned = up.upright_from_model[:3, :3]
+    np.testing.assert_allclose(draw_sights(pose, up, 2.0)[0] @ turned, [[4, 5, 6], [4, 7, 6]], atol=1e-12)

@@ -15,7 +15,7 @@ from test_registration import off, street
 
 import gim_sfm
 from gim_sfm.bev.cloud_formats import write_cloud
-from gim_sfm.bev.drives.trajectories import measure_travel, write_kitti
+from gim_sfm.bev.drives.trajectories import measure_travel, read_trajectory, write_kitti
 from gim_sfm.bev.ground import find_ground
 from gim_sfm.bev.loops import judging
 from gim_sfm.bev.loops.contradictions import find_contradicted
@@ -28,7 +28,7 @@ from gim_sfm.bev.loops.place_recognition import (
     describe_place,
     measure_likeness,
 )
-from gim_sfm.bev.loops.pose_graph import Edge, PoseGraph, join, load_gtsam, optimise, write_g2o
+from gim_sfm.bev.loops.pose_graph import Edge, PoseGraph, join, load_gtsam, move_frames, optimise, write_g2o
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.bev.refinement import measure_stiffness, thin
 from gim_sfm.errors import InputError, RegistrationError, SettingsError
@@ -42,7 +42,7 @@ def small_move(error: np.ndarray) -> np.ndarray:
 
 
 def describe(cloud: PointCloud) -> np.ndarray:
-    return describe_place(cloud, find_ground(cloud), 100.0)
+    return describe_place(cloud, find_ground(cloud), 100.0, np.zeros(3))
 
 
 def test_a_place_is_alike_from_another_lane_and_direction_and_others_are_not() -> None:
@@ -65,6 +65,33 @@ def test_candidates_are_earlier_alike_no_neighbours_and_of_different_stretches()
     found = choose_candidates(descriptors.astype(np.float32), way, most=3, gap=50.0, alike=10.0)
     assert set(found) == {(6, 0), (7, 0), (7, 6)}
     assert choose_candidates(descriptors.astype(np.float32), way, most=1, gap=50.0, alike=10.0)[0] == (6, 0)
+
+
+def test_without_a_gap_candidates_are_still_earlier_ones() -> None:
+    descriptors = np.random.default_rng(0).uniform(0, 1, 40) ** 8 + np.zeros((4, 40))
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    way = np.array([0.0, 0, 5, 9])
+    found = choose_candidates(descriptors.astype(np.float32), way, most=9, gap=0.0, alike=0.0)
+    assert len(found) == len({*found})
+    assert all(earlier < later for later, earlier in found)
+    assert {later for later, _ in found} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("gap", [-1.0, np.nan, np.inf])
+def test_a_gap_below_nothing_is_refused(tmp_path: Path, gap: float) -> None:
+    with pytest.raises(SettingsError, match="neighbours"):
+        gim_sfm.close_loops(tmp_path, output=tmp_path / "out", gap=gap)
+
+
+def test_a_place_is_described_about_its_station_wherever_its_zero_lies() -> None:
+    here = street(1, 0)
+    far = here.moved(move(yaw=90, shift=(4_210.0, 203.0, 90.0)))
+    near = PointCloud.of(here.coordinates + np.array([300.0, 203.0, 0]))
+    for cloud, station in ((far, (4_210.0, 203.0, 90.0)), (near, (300.0, 203.0, 0))):
+        described = describe_place(cloud, find_ground(cloud), 100.0, np.array(station))
+        assert measure_likeness(describe(here), described) > 0.8
+    with pytest.raises(InputError, match="Nothing is seen"):
+        describe(near)
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +229,22 @@ def test_optimising_mends_drift_and_doubts_a_false_loop(there_and_back: np.ndarr
     loops = true_loops(there_and_back)
     assert np.linalg.norm((told - there_and_back)[:, :3, 3], axis=1).max() > 5
     for false in ({}, {(30, 12): move(yaw=20, shift=(8.0, -5.0, 0))}):
-        better = optimise(graph_of(there_and_back, told, {**loops, **false}))
+        better = optimise(graph_of(there_and_back, told, {**loops, **false}), np.zeros((len(told), 3)))
         assert np.linalg.norm((better - there_and_back)[:, :3, 3], axis=1).max() < 3
         close = [off(np.linalg.inv(better[b]) @ better[a], moved)[0] for (a, b), moved in loops.items()]
         assert max(close) < 0.3
         np.testing.assert_allclose(better[0], told[0], atol=1e-4)
+
+
+def test_optimising_is_the_same_in_frames_with_a_zero_far_away(there_and_back: np.ndarray) -> None:
+    pytest.importorskip("gtsam")
+    told = drifting(there_and_back, 0, turn=0.05)
+    graph = graph_of(there_and_back, told, true_loops(there_and_back))
+    near = np.zeros((len(told), 3))
+    far = near + np.array([431_300.0, 5_411_203.0, 310.0])
+    found = optimise(move_frames(graph, -far), far)
+    shifts = np.array([move(shift=tuple(place)) for place in far])
+    np.testing.assert_allclose((found @ shifts)[:, :3, 3], optimise(graph, near)[:, :3, 3], atol=0.02)
 
 
 def test_gtsam_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +272,7 @@ def test_poses_follow_from_edges_and_what_nothing_joins_is_told() -> None:
     np.testing.assert_allclose(graph.world_from_scan[2], poses[2], atol=1e-12)
     np.testing.assert_allclose(graph.world_from_scan[4], np.linalg.inv(poses[3]) @ poses[4], atol=1e-12)
     with pytest.raises(RegistrationError, match="2 groups"):
-        optimise(graph)
+        optimise(graph, np.zeros((5, 3)))
 
 
 def test_loops_that_contradict_the_others_are_found(there_and_back: np.ndarray) -> None:
@@ -244,7 +282,7 @@ def test_loops_that_contradict_the_others_are_found(there_and_back: np.ndarray) 
     told = drifting(there_and_back, 0)
     groups = np.zeros(len(told), np.int64)
     way = measure_travel(told)
-    odometry = Odometry(PoseGraph(told, [], groups), told, groups, way, [])
+    odometry = Odometry(PoseGraph(told, [], groups), told, groups, way, [], np.zeros((len(told), 3)))
     true = true_loops(there_and_back)
     assert not find_contradicted(links(true), odometry, extent=100.0, drift=0.01).any()
     false = {(35, 5): true[36, 3] @ move(shift=(-9.0, 0, 0))}
@@ -252,7 +290,9 @@ def test_loops_that_contradict_the_others_are_found(there_and_back: np.ndarray) 
     assert found.tolist() == [False] * len(true) + [True]
     two = dict(list(true.items())[:1])
     assert find_contradicted(links({**two, **false}), odometry, extent=100.0, drift=0.01).all()
-    apart = Odometry(odometry.graph, told, (np.arange(len(told)) > 35).astype(np.int64), way, [])
+    apart = Odometry(
+        odometry.graph, told, (np.arange(len(told)) > 35).astype(np.int64), way, [], odometry.stations
+    )
     assert not find_contradicted(links({**two, **false}), apart, extent=100.0, drift=0.01).any()
 
 
@@ -264,6 +304,12 @@ def drive(tmp_path_factory: pytest.TempPathFactory, there_and_back: np.ndarray) 
     for number, pose in enumerate(there_and_back[::2]):
         write_cloud(folder / f"{number}.ply", scan_city(city, pose, number))
     return folder
+
+
+def shown(page: Path) -> Any:
+    """The layers of a page."""
+    text = page.read_text(encoding="utf-8").split('id="scene">')[1].split("</script>")[0]
+    return json.loads(text)["layers"]
 
 
 def wrong_by(answer: Any, truth: np.ndarray) -> list[tuple[float, float]]:
@@ -300,6 +346,13 @@ def test_a_drive_back_is_closed_by_odometry_and_a_second_run_goes_on(
     lines = (tmp_path / "out" / "loops.g2o").read_text().splitlines()
     assert len(lines) == len(told) + len(told) - 1 + len(answer["loops"])
     assert (tmp_path / "out" / "loops.png").is_file()
+    layers = {layer["name"]: layer["count"] for layer in shown(tmp_path / "out" / "view.html")}
+    assert layers.pop("points seen") > 10_000
+    assert layers == {
+        "way by odometry and first edges": 2 * (len(told) - 1),
+        "way optimised": 2 * (len(told) - 1),
+        "loops": 2 * len(answer["loops"]),
+    }
     assert len((tmp_path / "out" / "trajectory_optimised_tum.txt").read_text().splitlines()) == len(told)
     monkeypatch.setattr(judging, "register_prepared", None)
     monkeypatch.setattr(judging, "describe_place", None)
@@ -341,6 +394,63 @@ def test_scans_alone_are_chained_and_closed_and_a_look_alike_is_refused(tmp_path
     assert ("2.ply", "1.ply") in {(each["source"], each["target"]) for each in answer["interrupted"]}
     assert len({*found.graph.groups[[0, 1, 3, 4]].tolist()}) == 1
     assert "groups" in str(found)
+
+
+@pytest.fixture(scope="module")
+def few() -> list[tuple[np.ndarray, PointCloud]]:
+    """world_from_scan and what is seen: two on the way there, and two on the way back."""
+    city = draw_city(5)
+    places = [(60.0, -1.75, 1.0), (68.0, -1.75, 1.0), (69.0, 1.75, -1.0), (60.0, 1.75, -1.0)]
+    poses = [standing(np.array([x, y]), np.array([ahead, 0])) for x, y, ahead in places]
+    return [(pose, scan_city(city, pose, number)) for number, pose in enumerate(poses)]
+
+
+@pytest.mark.parametrize("shift", [(300.0, 203.0, 0), (431_300.0, 5_411_203.0, 310.0)])
+def test_scans_in_the_frame_of_a_map_are_closed_as_those_in_the_sensors(few, tmp_path: Path, shift) -> None:
+    truth = np.array([move(shift=shift) @ pose for pose, _ in few])
+    for number, (_, scan) in enumerate(few):
+        write_cloud(tmp_path / f"{number}.ply", scan.moved(truth[number]))
+    found = gim_sfm.close_loops(tmp_path, output=tmp_path / "out", gap=7.0)
+    assert {(3, 0), (2, 0)} <= {(loop.source, loop.target) for loop in found.links}
+    for loop in found.links:
+        at = truth[loop.source]
+        assert off(np.linalg.inv(at) @ loop.target_from_source @ at, np.eye(4))[0] < 0.3
+    assert found.graph.groups.tolist() == [0] * 4
+    way = next(layer for layer in shown(tmp_path / "out" / "view.html") if layer["name"].startswith("way"))
+    assert max(np.array(way["box"])[:, 0]) == pytest.approx(9, abs=4)
+
+
+def test_a_scan_that_cannot_be_used_is_left_out_of_the_trajectory(few, tmp_path: Path) -> None:
+    pytest.importorskip("gtsam")
+    (tmp_path / "scans").mkdir()
+    for name, (_, scan) in zip("0134", few, strict=True):
+        write_cloud(tmp_path / "scans" / f"{name}.ply", scan)
+    (tmp_path / "scans" / "2.ply").write_bytes(b"ply")
+    found = gim_sfm.close_loops(tmp_path / "scans", output=tmp_path / "out", gap=7.0, optimised=True)
+    answer = json.loads((tmp_path / "out" / "loops.json").read_text())
+    assert answer["groups"] == [0, 0, None, 0, 0]
+    assert list(answer["unusable"]) == ["2.ply"]
+    assert np.isnan(found.optimised[2]).all()
+    graph = [line.split() for line in (tmp_path / "out" / "loops.g2o").read_text().splitlines()]
+    assert [row[1] for row in graph if row[0].startswith("VERTEX")] == ["0", "1", "3", "4"]
+    read = read_trajectory(tmp_path / "out" / "trajectory_optimised_tum.txt", ["0", "1", "3", "4"])
+    assert read.timestamps.tolist() == [0, 1, 3, 4]
+    truth = [np.linalg.inv(few[0][0]) @ pose for pose, _ in few]
+    np.testing.assert_allclose(read.world_from_scan, truth, atol=0.2)
+
+
+def test_a_scan_that_cannot_be_used_does_not_take_its_local_map_along(few, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for number, (_, scan) in enumerate(few):
+        write_cloud(tmp_path / "scans" / f"{number}.ply", scan)
+    (tmp_path / "scans" / "1.ply").write_bytes(b"ply")
+    write_kitti(tmp_path / "poses.txt", np.array([pose for pose, _ in few]))
+    asked = {"poses": tmp_path / "poses.txt", "output": tmp_path / "out", "map_length": 9.0, "gap": 0.0}
+    found = gim_sfm.close_loops(tmp_path / "scans", **asked)
+    answer = json.loads((tmp_path / "out" / "loops.json").read_text())
+    assert found.unusable == 0
+    assert list(answer["left_out"]) == ["1.ply"]
+    assert all(loop.target < loop.source for loop in found.links)
 
 
 def test_loops_need_two_scans(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_kitti_and_tum_round_trip(tmp_path: Path, trajectory: Trajectory) -> Non
         np.testing.assert_allclose(read.timestamps, times, atol=1e-6, rtol=0)
 
 
+def test_survey_coordinates_are_written_in_full(tmp_path: Path) -> None:
+    poses = np.array([move(yaw=33, shift=(431_300.123456789, 5_411_203.987654321, 310.1))])
+    times = np.array([1_700_000_000.1234567])
+    write_kitti(tmp_path / "kitti.txt", poses)
+    write_tum(tmp_path / "tum.txt", Trajectory(poses, times))
+    for name in ("kitti", "tum"):
+        read = read_trajectory(tmp_path / f"{name}.txt", NAMES[:1])
+        np.testing.assert_array_equal(read.world_from_scan[:, :3, 3], poses[:, :3, 3])
+        np.testing.assert_allclose(read.world_from_scan, poses, atol=1e-14)
+    assert read.timestamps == times
+
+
 def test_tum_quaternions_have_the_real_part_last_and_remarks_are_skipped(tmp_path: Path) -> None:
     half = np.sqrt(0.5)
     (tmp_path / "tum.txt").write_text(f"# timestamp tx ty tz qx qy qz qw\n\n12.5 1 2 3 0 0 {half} {half}\n")
@@ -127,12 +139,19 @@ def test_accumulated_scans_are_the_scene_in_the_frame_of_the_reference(tmp_path:
     for number, pose in enumerate(poses):
         part = scene.select(np.arange(number, len(scene), 3))
         write_cloud(tmp_path / f"{number}.ply", part.moved(np.linalg.inv(pose)))
-    found = accumulate(LocalMap(1, np.arange(3)), list_scans(tmp_path), poses, voxel=1e-3)
+    found = accumulate(LocalMap(1, np.arange(3)), list_scans(tmp_path), poses, voxel=1e-3).cloud
     expected = scene.moved(np.linalg.inv(poses[1])).coordinates
     assert len(found) == pytest.approx(len(scene), rel=0.01)
     assert cKDTree(found.coordinates).query(expected)[0].max() < 2e-3
     assert cKDTree(expected).query(found.coordinates)[0].max() < 1e-4
     assert len(found.intensity) == len(found)
+
+
+def test_a_local_map_of_broken_scans_is_none(tmp_path: Path) -> None:
+    for name in NAMES[:2]:
+        (tmp_path / name).write_bytes(b"ply")
+    with pytest.raises(InputError, match=r"0\.ply"):
+        accumulate(LocalMap(0, np.arange(2)), list_scans(tmp_path), np.array([np.eye(4)] * 2), voxel=0.1)
 
 
 def test_thinned_clouds_keep_one_point_of_every_voxel() -> None:
@@ -162,5 +181,15 @@ def test_local_maps_of_a_drive_are_projected(tmp_path: Path) -> None:
         pose = poses[int(Path(each["reference"]).stem)]
         np.testing.assert_allclose(each["world_from_reference"], pose, atol=1e-6)
     assert (tmp_path / "out" / "0001" / "density.png").is_file()
+    (tmp_path / "scans" / "1.ply").write_bytes(b"ply")
+    gim_sfm.project_drive(
+        tmp_path / "scans", tmp_path / "again", poses=tmp_path / "poses.txt", map_length=9.0
+    )
+    again = [
+        json.loads((folder / "view.json").read_text()) for folder in sorted((tmp_path / "again").iterdir())
+    ]
+    for before, after in zip(told, again, strict=True):
+        assert after["scans"] == [name for name in before["scans"] if name != "1.ply"]
+        assert list(after["left_out"]) == ["1.ply"] * ("1.ply" in before["scans"])
     with pytest.raises(SettingsError, match="poses"):
         gim_sfm.project_drive(tmp_path / "scans", tmp_path / "out", poses=None)

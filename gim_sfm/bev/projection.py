@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from gim_sfm.bev.checks import check_positive, clear_output, naming, open_output, writing
 from gim_sfm.bev.cloud_formats import load_cloud
 from gim_sfm.bev.ground import find_ground
-from gim_sfm.bev.topview import Channel, TopView, choose_grid, project
+from gim_sfm.bev.topview import CHANNELS, Channel, TopView, choose_grid, project
 from gim_sfm.errors import OutputError
 from gim_sfm.files import replacing, write_text
 
@@ -42,7 +43,8 @@ class Projection:
         grid = self.view.grid
         return (
             f"{grid.size[0]} x {grid.size[1]} cells of {grid.cell:g}, "
-            f"{np.count_nonzero(self.view.seen)} of them seen, {', '.join(self.view.channels)}\n"
+            f"{np.count_nonzero(self.view.seen)} of them seen, {', '.join(self.view.channels)}"
+            f"{f', a ceiling from {self.view.ceiling:.3g} on left out' * (self.view.ceiling < np.inf)}\n"
             f"Top view  {self.folder}"
         )
 
@@ -58,13 +60,27 @@ def project_cloud(cloud: Path | str, out: Path | str, *, cell: float | None = No
 
     Raises:
         InputError: The cloud cannot be used, shows no ground, or has too many cells of that size.
+        SettingsError: The cell has no size.
         OutputError: The folder cannot be written.
     """
+    check_positive(cell=cell)
+    folder = Path(out)
+    open_output(folder)
     points = load_cloud(Path(cloud))
-    ground = find_ground(points)
-    view = project(points, ground, choose_grid(points, ground, cell=cell))
-    write_view(view, Path(out), origin_of_points=points.origin.tolist())
-    return Projection(view, Path(out))
+    _clear(folder)
+    with naming(Path(cloud)):
+        ground = find_ground(points)
+        grid = choose_grid(points, ground, cell=cell)
+    view = project(points, ground, grid)
+    write_view(view, folder, origin_of_points=points.origin.tolist())
+    return Projection(view, folder)
+
+
+def _clear(folder: Path) -> None:
+    """Removes a former view; pictures without view.json may be anybody's."""
+    if (folder / VIEW).exists():
+        clear_output(folder, [f"{channel}{kind}.png" for channel in CHANNELS for kind in ("", "_16")])
+        clear_output(folder, [VIEW])
 
 
 def write_view(
@@ -81,11 +97,13 @@ def write_view(
         "origin": view.grid.origin,
         "axes": "x grows with the column, y falls with the row; origin is the middle of the first cell",
         "level_from_cloud": view.level_from_cloud.tolist(),
+        "ceiling_left_out_from": view.ceiling if np.isfinite(view.ceiling) else None,
         "cloud_origin": origin_of_points,
         "value_of_a_grey_level_16": steps,
         "pictures_8": {name: TOLD[name] for name in view.channels},
     }
-    write_text(folder / VIEW, json.dumps(meaning, indent=1) + "\n")
+    with writing(folder):
+        write_text(folder / VIEW, json.dumps(meaning, indent=1) + "\n")
 
 
 def to_picture(channel: Channel, plane: Plane) -> UInt8[np.ndarray, "height width"]:

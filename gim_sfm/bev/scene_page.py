@@ -80,7 +80,7 @@ def write_scene(
     facts: Sequence[Fact] = (),
     states: Mapping[str, Mapping[str, Transform]] | None = None,
     ground: float = 0.0,
-    unit: str = "m",
+    unit: str = "",
 ) -> None:
     """Writes a page on which clouds and lines can be turned, moved and hidden.
 
@@ -92,7 +92,7 @@ def write_scene(
         states: Where layers lie, world_from_layer by layer name, for each state that can be chosen, "after"
             and "before" say; the first is shown at first. Layers that a state does not name stay put.
         ground: Height of the grid in the world, whose z points up.
-        unit: Of lengths; empty where the scale is not known.
+        unit: Of lengths; empty where it is not known.
 
     Raises:
         OSError: The file cannot be written.

@@ -72,12 +72,14 @@ class TopView:
             ground; `height_range`, highest less lowest, over all points of the cell; `intensity`, mean of all
             its points, where the cloud has one. 0 in cells without a point.
         seen: Points of each cell, those on the ground included.
+        ceiling: Height from which points are left out.
     """
 
     grid: Grid
     level_from_cloud: Float64[np.ndarray, "4 4"]
     channels: Mapping[Channel, Plane]
     seen: Plane
+    ceiling: float = np.inf
 
 
 def choose_grid(cloud: PointCloud, ground: Ground, *, cell: float | None = None) -> Grid:
@@ -131,7 +133,7 @@ def project(cloud: PointCloud, ground: Ground, grid: Grid) -> TopView:
         whole = _Tally.empty(grid)
         for each in threads.map(tally, starts):
             whole = whole.joined(each)
-    return whole.show(grid, ground.level_from_cloud, len(cloud.intensity) > 0)
+    return whole.show(grid, ground, len(cloud.intensity) > 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +162,7 @@ class _Tally:
             np.minimum(self.lowest, other.lowest),
         )
 
-    def show(self, grid: Grid, level_from_cloud: Float64[np.ndarray, "4 4"], bright: bool) -> TopView:
+    def show(self, grid: Grid, ground: Ground, bright: bool) -> TopView:
         shape = (grid.size[1], grid.size[0])
         occupied = self.seen > 0
         planes: dict[Channel, np.ndarray] = {
@@ -174,9 +176,10 @@ class _Tally:
             planes["intensity"] = self.brightness / np.maximum(self.seen, 1)
         return TopView(
             grid,
-            level_from_cloud,
+            ground.level_from_cloud,
             {name: plane.reshape(shape).astype(np.float32) for name, plane in planes.items()},
             self.seen.reshape(shape).astype(np.float32),
+            ground.ceiling,
         )
 
 

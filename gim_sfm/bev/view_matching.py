@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from gim_sfm import matchers
+from gim_sfm.bev.checks import check_positive
 from gim_sfm.bev.projection import to_picture
 from gim_sfm.bev.topview import Channel, TopView
+from gim_sfm.errors import InputError
 from gim_sfm.matchers.positions import PositionTeller, match_photos, telling_positions
 from gim_sfm.recipe import MatcherSettings
 from gim_sfm.sfm.lineup import load_matcher
@@ -55,8 +57,10 @@ def load_view_matcher(
         device: Where a network runs.
 
     Raises:
-        SettingsError: There is no such matcher, or its weights cannot be had.
+        SettingsError: There is no such matcher, or turns are fewer than one.
+        WeightsError: Its weights cannot be had.
     """
+    check_positive(turns=turns)
     row = matchers.find(settings.matcher)
     matcher = telling_positions(load_matcher(row, settings, device))
     return ViewMatcher(matcher, tuple(channels), turns or (1 if row.any_turn else TURNS))
@@ -72,7 +76,12 @@ def match_views(matcher: ViewMatcher, source: TopView, target: TopView) -> tuple
 
     Returns:
         Matched places in the levelled frames of source and target, of all channels and turns together.
+
+    Raises:
+        InputError: A view lacks a channel.
     """
+    for view in (source, target):
+        demand_channels(view, matcher.channels)
     found: list[tuple[Places, Places]] = []
     for channel in matcher.channels:
         shown, seen = to_photo(source, channel).pixels, to_photo(target, channel)
@@ -83,6 +92,20 @@ def match_views(matcher: ViewMatcher, source: TopView, target: TopView) -> tuple
             found.append((source.grid.to_level(pixels), target.grid.to_level(matches.points1)))
     places = [np.concatenate([each[side] for each in found]) for side in (0, 1)]
     return places[0], places[1]
+
+
+def demand_channels(view: TopView, channels: Sequence[Channel]) -> None:
+    """Refuses a view that cannot be matched by all of some channels.
+
+    Raises:
+        InputError: It lacks one.
+    """
+    for channel in channels:
+        if channel not in view.channels:
+            raise InputError(
+                f"The cloud has no {channel}; its channels are {', '.join(view.channels)}.",
+                remedy="Name channels by --channels that both clouds have.",
+            )
 
 
 def to_photo(view: TopView, channel: Channel) -> Photo:

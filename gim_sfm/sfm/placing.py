@@ -42,6 +42,31 @@ def read_shape(folder: Path) -> ModelShape:
     return ModelShape(np.array(poses, np.float64), np.array(points, np.float64))
 
 
+def refuse_overlap(written: Path, read: Path) -> None:
+    """Refuses to replace a folder where what is read would be lost or changed by it.
+
+    Args:
+        written: Folder that is to be replaced.
+        read: A file, which the folder must not contain, or a folder, which it must not lie within either.
+
+    Raises:
+        OutputError: They overlap, by other names or links, too.
+    """
+    folder, kept = written.resolve(), read.resolve()
+    if folder == kept:
+        how = f"is {read} itself"
+    elif kept.is_relative_to(folder):
+        how = f"contains {read}"
+    elif kept.is_dir() and folder.is_relative_to(kept):
+        how = f"lies within {read}"
+    else:
+        return
+    raise OutputError(
+        f"{written}, which is to be written, {how}, which must stay as it is.",
+        remedy="Name another output folder.",
+    )
+
+
 def write_moved(folder: Path, new_from_old: Float64[np.ndarray, "4 4"], moved: Path) -> None:
     """Writes a model in another frame; the one it was read from stays as it is.
 
@@ -52,10 +77,9 @@ def write_moved(folder: Path, new_from_old: Float64[np.ndarray, "4 4"], moved: P
 
     Raises:
         InputError: There is no model.
-        OutputError: The folder is the model's own, or cannot be written.
+        OutputError: The folder is, contains or lies within the model's own, or cannot be written.
     """
-    if moved.resolve() == folder.resolve():
-        raise OutputError(f"{moved} is the model itself.", remedy="Name another output folder.")
+    refuse_overlap(moved, folder)
     model = read_model(folder)
     model.transform(pycolmap.Sim3d(new_from_old[:3]))
     try:

@@ -1,6 +1,5 @@
 """The verb `bev align`: a COLMAP model of any scale and direction put onto a cloud or another model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,16 @@ from jaxtyping import Float64
 from gim_sfm.bev.alignment.scaled_registration import register_scaled
 from gim_sfm.bev.alignment.standing import stand
 from gim_sfm.bev.alignment.uprighting import Up, find_up
+from gim_sfm.bev.checks import check_positive, clear_output, naming, open_output
 from gim_sfm.bev.cloud_formats import load_cloud
 from gim_sfm.bev.pointcloud import PointCloud
-from gim_sfm.bev.registering import draw_registration, tell_registration
+from gim_sfm.bev.registering import SHOWN, Sights, draw_registration, tell_registration, write_answer
 from gim_sfm.bev.registration import Registration
 from gim_sfm.bev.topview import Channel
-from gim_sfm.bev.view_matching import MATCHED, load_view_matcher
-from gim_sfm.errors import RegistrationError
-from gim_sfm.files import write_text
+from gim_sfm.bev.view_matching import MATCHED, demand_channels, load_view_matcher
+from gim_sfm.errors import OutputError, RegistrationError
 from gim_sfm.recipe import MatcherKeywords, TopViewSettings, section_of
-from gim_sfm.sfm.placing import read_shape, write_moved
+from gim_sfm.sfm.placing import read_shape, refuse_overlap, write_moved
 
 ANSWER = "alignment.json"
 MODEL = "model"
@@ -29,9 +28,13 @@ MODEL = "model"
 SLOPE = 8.0
 """Degrees by which the ground of a model may be tilted against the vertical that its cameras tell."""
 
+SIGHT = 0.03
+"""Length of the line that shows where a camera looks, in lengths of the scene."""
+
 UPRIGHT_ALREADY = np.eye(4)
 
 Transform = Float64[np.ndarray, "4 4"]
+Poses = Float64[np.ndarray, "n 3 4"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,46 +109,85 @@ def align_model(
         RegistrationError: The two do not agree in any way, or in several; alignment.json says so, too.
         InputError: The model or the cloud cannot be used, or shows no vertical.
         SettingsError: A setting that does not exist or does not fit, or small_gicp is missing.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or its `model` overlaps with the model or the cloud, or is
+            none of this verb's.
     """
     chosen = section_of(TopViewSettings, settings)
+    check_positive(turns=turns)
     folder = Path(output)
-    source, up = _upright(Path(model))
+    _check_output(folder, (Path(model), Path(cloud)))
+    source, up, poses = _upright(Path(model))
     target, upright_from_world = _target(Path(cloud))
-    standing = stand(source, most_tilt=SLOPE), stand(target)
     matcher = load_view_matcher(chosen, channels, turns, device)
-    asked = {
+    clear_output(folder, (MODEL, *SHOWN, ANSWER))
+    with naming(Path(model)):
+        one = stand(source, most_tilt=SLOPE)
+        demand_channels(one.prepared.view, channels)
+    with naming(Path(cloud)):
+        other = stand(target)
+        demand_channels(other.prepared.view, channels)
+    asked: dict[str, object] = {
         "model": str(model),
         "cloud": str(cloud),
         "up": up.direction.tolist(),
         "up_found_by": up.found_by,
     }
     try:
-        found = register_scaled(*standing, matcher)
+        found = register_scaled(one, other, matcher)
     except RegistrationError as error:
-        write_text(folder / ANSWER, json.dumps({**asked, "refused": error.message}, indent=1) + "\n")
+        write_answer(folder / ANSWER, {**asked, "refused": error.message})
         raise
     moved = np.linalg.inv(upright_from_world) @ found.target_from_source @ up.upright_from_model
     aligned = Alignment(moved, up, found, folder)
+    write_answer(folder / ANSWER, {**asked, "unfinished": f"{MODEL} is being written"})
     write_moved(Path(model), moved, aligned.model)
     title = f"{Path(model).name} on {Path(cloud).name}"
-    draw_registration(found, standing[0].prepared, standing[1].prepared, folder, title)
-    write_text(folder / ANSWER, json.dumps({**asked, **_answer(aligned)}, indent=1) + "\n")
+    sights = draw_sights(poses, up, SIGHT * one.prepared.ground.extent)
+    draw_registration(found, one.prepared, other.prepared, folder, title, sights)
+    write_answer(folder / ANSWER, {**asked, **_answer(aligned)})
     return aligned
 
 
-def _upright(model: Path) -> tuple[PointCloud, Up]:
-    """A model's points turned upright; read by `load_cloud` first, which tells what is wrong with a file."""
+def _check_output(folder: Path, read: Sequence[Path]) -> None:
+    """Sees to it that replacing `model` in a folder costs nobody anything but a former answer.
+
+    Raises:
+        OutputError: It would, or the folder cannot be written.
+    """
+    moved = folder / MODEL
+    for path in read:
+        refuse_overlap(moved, path)
+    if moved.exists() and not (folder / ANSWER).exists():
+        raise OutputError(
+            f"{moved} would be replaced, and no {ANSWER} beside it tells that it is a former answer.",
+            remedy="Name another output folder, or move it elsewhere.",
+        )
+    open_output(folder)
+
+
+def draw_sights(poses: Poses, up: Up, length: float) -> Sights:
+    """Lines from the cameras of a model ahead, in its upright frame."""
+    centres = -np.einsum("nji,nj->ni", poses[:, :, :3], poses[:, :, 3])
+    ends = np.stack([centres, centres + length * poses[:, 2, :3]], axis=1)
+    return np.asarray(ends @ up.upright_from_model[:3, :3].T)
+
+
+def _upright(model: Path) -> tuple[PointCloud, Up, Poses]:
+    """A model's points turned upright, and its cameras as they are.
+
+    `load_cloud` comes first: it tells what is wrong with a file.
+    """
     points = load_cloud(model)
     shape = read_shape(model)
-    up = find_up(shape.cam_from_world, shape.points)
-    return points.moved(up.upright_from_model), up
+    with naming(model):
+        up = find_up(shape.cam_from_world, shape.points)
+    return points.moved(up.upright_from_model), up, shape.cam_from_world
 
 
 def _target(cloud: Path) -> tuple[PointCloud, Transform]:
     if not cloud.is_dir():
         return load_cloud(cloud), UPRIGHT_ALREADY
-    points, up = _upright(cloud)
+    points, up, _ = _upright(cloud)
     return points, up.upright_from_model
 
 

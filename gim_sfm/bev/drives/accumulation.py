@@ -1,6 +1,7 @@
 """Scans of a drive: a folder of them, and local maps of those that were taken one after the other."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from gim_sfm.bev.drives.trajectories import Poses, measure_travel
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.errors import InputError
 from gim_sfm.pairs import natural_key
+
+log = logging.getLogger(__name__)
 
 OVERLAP = 0.5
 """Share of a local map's way that the next one has, too, at least."""
@@ -31,6 +34,19 @@ class LocalMap:
 
     reference: int
     members: Int64[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Accumulated:
+    """The points of a local map.
+
+    Attributes:
+        cloud: They.
+        left_out: Why scans are not among them, by number.
+    """
+
+    cloud: PointCloud
+    left_out: Mapping[int, str]
 
 
 def list_scans(folder: Path | str) -> list[Path]:
@@ -87,8 +103,10 @@ def _spread(travel: Float64[np.ndarray, " n"], step: float) -> Int64[np.ndarray,
 
 def accumulate(
     local_map: LocalMap, scans: Sequence[Path], world_from_scan: Poses, *, voxel: float
-) -> PointCloud:
+) -> Accumulated:
     """The points of a local map in the frame of its reference scan, one a voxel, the reference's own first.
+
+    Scans that cannot be used are left out, and logged.
 
     Args:
         local_map: Which scans.
@@ -97,22 +115,30 @@ def accumulate(
         voxel: Side of a voxel, in the unit of the clouds.
 
     Raises:
-        InputError: A scan cannot be used.
+        InputError: No scan can be used.
     """
     reference_from_world = np.linalg.inv(world_from_scan[local_map.reference])
     nearest_first = sorted(local_map.members.tolist(), key=lambda scan: abs(scan - local_map.reference))
-    parts = [
-        thin_out(load_cloud(scans[scan]).moved(reference_from_world @ world_from_scan[scan]), voxel)
-        for scan in nearest_first
-    ]
+    parts: list[PointCloud] = []
+    broken: dict[int, InputError] = {}
+    for scan in nearest_first:
+        try:
+            cloud = load_cloud(scans[scan])
+        except InputError as error:
+            log.warning("%s is left out of a local map: %s", scans[scan].name, error.message)
+            broken[scan] = error
+            continue
+        parts.append(thin_out(cloud.moved(reference_from_world @ world_from_scan[scan]), voxel))
+    if not parts:
+        raise broken[nearest_first[0]]
+    return Accumulated(_merge(parts, voxel), {scan: error.message for scan, error in broken.items()})
+
+
+def _merge(parts: Sequence[PointCloud], voxel: float) -> PointCloud:
     bright = all(len(part.intensity) for part in parts)
-    return thin_out(
-        PointCloud.of(
-            np.concatenate([part.coordinates for part in parts]),
-            np.concatenate([part.intensity for part in parts]) if bright else None,
-        ),
-        voxel,
-    )
+    coordinates = np.concatenate([part.coordinates for part in parts])
+    intensity = np.concatenate([part.intensity for part in parts]) if bright else None
+    return thin_out(PointCloud.of(coordinates, intensity), voxel)
 
 
 def thin_out(cloud: PointCloud, voxel: float) -> PointCloud:

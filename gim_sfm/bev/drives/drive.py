@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 
+from gim_sfm.bev.checks import naming
 from gim_sfm.bev.cloud_formats import load_cloud
-from gim_sfm.bev.drives.accumulation import LocalMap, accumulate, list_scans, plan_local_maps
+from gim_sfm.bev.drives.accumulation import Accumulated, LocalMap, accumulate, list_scans, plan_local_maps
 from gim_sfm.bev.drives.trajectories import Trajectory, read_trajectory
 from gim_sfm.bev.ground import Ground, find_ground
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.bev.preparation import CELLS_ACROSS, VOXELS_ACROSS, Prepared, prepare_at
 from gim_sfm.bev.topview import Channel, round_length
+from gim_sfm.bev.view_matching import demand_channels
 from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.recipe import digest
 
@@ -36,12 +39,15 @@ class Drive:
         places: What is looked at as one cloud each.
         extent: Length of the scene of a scan, in the unit of the clouds; the same for all, so that all have
             one resolution.
+        from_sensor: Whether scans are in the frame of the sensor, which stands at (0, 0); else they are in
+            that of a map.
     """
 
     scans: Sequence[Path]
     trajectory: Trajectory
     places: Sequence[LocalMap]
     extent: float
+    from_sensor: bool
 
     @property
     def cell(self) -> float:
@@ -57,17 +63,23 @@ class Drive:
         """File name of the scan that a place has its frame from."""
         return self.scans[self.places[place].reference].name
 
-    def load(self, place: int) -> PointCloud:
-        """The points of a place.
+    def load(self, place: int) -> Accumulated:
+        """The points of a place, and which of its scans could not be used.
 
         Raises:
-            InputError: One of its scans cannot be used.
+            InputError: None of its scans can be used.
         """
         local_map = self.places[place]
         if len(local_map.members) == 1:
-            return load_cloud(self.scans[local_map.reference])
+            return Accumulated(load_cloud(self.scans[local_map.reference]), {})
         poses = self.trajectory.world_from_scan
         return accumulate(local_map, self.scans, poses, voxel=self.cell / 2)
+
+    def find_station(self, cloud: PointCloud) -> Float64[np.ndarray, "3"]:
+        """Where a cloud was taken from, in its frame: its zero, or the middle of its points in a map's."""
+        if self.from_sensor and stands_at_zero(cloud, self.extent):
+            return np.zeros(3)
+        return np.asarray(np.median(cloud.points, axis=0) + cloud.origin, np.float64)
 
     def level(self, cloud: PointCloud) -> Ground:
         """The ground of a place, with the extent that all places have.
@@ -79,8 +91,10 @@ class Drive:
 
     def prepare(self, place: int, channels: Sequence[Channel]) -> Prepared:
         """A place with what registering it needs, and no more: of its points, the thinned ones."""
-        cloud = self.load(place)
+        cloud = self.load(place).cloud
         whole = prepare_at(cloud, self.level(cloud), self.cell, self.voxel)
+        with naming(self.scans[self.places[place].reference]):
+            demand_channels(whole.view, channels)
         view = replace(whole.view, channels={name: whole.view.channels[name] for name in channels})
         return replace(whole, cloud=PointCloud(whole.thinned.points, cloud.origin), view=view)
 
@@ -89,10 +103,10 @@ class Drive:
         members = self.places[place].members
         files = [(self.scans[scan].name, *_stamp(self.scans[scan])) for scan in members]
         if len(members) == 1:
-            return digest(files, self.extent)
+            return digest(files, self.extent, self.from_sensor)
         poses = self.trajectory.world_from_scan
         reference_from_scan = np.linalg.inv(poses[self.places[place].reference]) @ poses[members]
-        return digest(files, self.extent, np.round(reference_from_scan, 9).tolist())
+        return digest(files, self.extent, self.from_sensor, np.round(reference_from_scan, 9).tolist())
 
 
 def open_drive(
@@ -117,31 +131,40 @@ def open_drive(
         )
     unknown = Trajectory(np.empty((0, 4, 4)), np.empty(0))
     trajectory = read_trajectory(poses, [path.name for path in files]) if poses is not None else unknown
-    extent = measure_scene(files)
+    extent, from_sensor = measure_scene(files)
     if poses is None:
         places = [LocalMap(scan, np.array([scan])) for scan in range(len(files))]
     else:
         places = plan_local_maps(trajectory.world_from_scan, map_length or MAP_LENGTH * extent)
-    return Drive(tuple(files), trajectory, tuple(places), extent)
+    return Drive(tuple(files), trajectory, tuple(places), extent, from_sensor)
 
 
-def measure_scene(scans: Sequence[Path]) -> float:
-    """Length of the scene of a scan: the median of some.
+def measure_scene(scans: Sequence[Path]) -> tuple[float, bool]:
+    """Length of the scene of a scan, the median of some, and whether most of these were taken from (0, 0).
 
     Raises:
         InputError: None of these can be used.
     """
     extents: list[float] = []
+    at_zero: list[bool] = []
     broken: list[InputError] = []
     for index in np.unique(np.linspace(0, len(scans) - 1, SAMPLES).astype(int)):
         try:
-            extents.append(find_ground(load_cloud(scans[index])).extent)
+            cloud = load_cloud(scans[index])
+            extents.append(find_ground(cloud).extent)
+            at_zero.append(stands_at_zero(cloud, extents[-1]))
         except InputError as error:
             log.warning("%s", error.message)
             broken.append(error)
     if not extents:
         raise broken[0]
-    return float(np.median(extents))
+    return float(np.median(extents)), bool(np.mean(at_zero) > 1 / 2)
+
+
+def stands_at_zero(cloud: PointCloud, extent: float) -> bool:
+    """Whether the zero of a cloud's frame lies amid a scene of this length, as a sensor does."""
+    middle = np.median(cloud.points[:, :2], axis=0)
+    return not cloud.origin.any() and float(np.hypot(*middle)) <= extent / 2
 
 
 def _stamp(path: Path) -> tuple[int, int]:

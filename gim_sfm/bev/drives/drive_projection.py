@@ -47,13 +47,14 @@ def project_drive(
     Args:
         scans: Folder of clouds of one format, in the natural order of their names.
         out: Folder for one folder a local map, 0000 and on, each as `project_cloud` writes it; view.json also
-            has the name of the reference scan, the names of all, and world_from_reference.
+            has the name of the reference scan, the names of all, those left out as they cannot be used, and
+            world_from_reference.
         poses: world_from_scan of each: KITTI's or TUM's text, or JSON by file name.
         map_length: Way of a local map, in the unit of the clouds; None for a quarter of the scene of a scan.
         cell: Side of a cell; None for one that goes with the scene of a scan.
 
     Raises:
-        InputError: Scans or poses cannot be used, or a local map shows no ground.
+        InputError: The poses or all scans of a local map cannot be used, or one shows no ground.
         SettingsError: There are no poses.
         OutputError: The folder cannot be written.
     """
@@ -74,7 +75,8 @@ def project_drive(
 
 def _project(drive: Drive, place: int, side: float, folder: Path) -> None:
     local_map, poses = drive.places[place], drive.trajectory.world_from_scan
-    cloud = accumulate(local_map, drive.scans, poses, voxel=side / 2)
+    accumulated = accumulate(local_map, drive.scans, poses, voxel=side / 2)
+    cloud, left_out = accumulated.cloud, accumulated.left_out
     ground = find_ground(cloud)
     write_view(
         project(cloud, ground, choose_grid(cloud, ground, cell=side)),
@@ -82,7 +84,8 @@ def _project(drive: Drive, place: int, side: float, folder: Path) -> None:
         origin_of_points=cloud.origin.tolist(),
         told={
             "reference": drive.name(place),
-            "scans": [drive.scans[scan].name for scan in local_map.members],
+            "scans": [drive.scans[scan].name for scan in local_map.members if scan not in left_out],
+            "left_out": {drive.scans[scan].name: reason for scan, reason in left_out.items()},
             "world_from_reference": poses[local_map.reference].tolist(),
         },
     )

@@ -6,7 +6,7 @@ left camera's instead, which times Tr of its calib.txt are the scanner's.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def read_trajectory(path: Path | str, names: Sequence[str]) -> Trajectory:
 def write_kitti(path: Path, world_from_scan: Poses) -> None:
     """Writes poses as KITTI does, in one step."""
     rows = world_from_scan[:, :3].reshape(-1, 12)
-    write_text(path, "".join(" ".join(f"{value:.9g}" for value in row) + "\n" for row in rows))
+    write_text(path, "".join(tell_numbers(row) + "\n" for row in rows))
 
 
 def write_tum(path: Path, trajectory: Trajectory) -> None:
@@ -80,10 +80,15 @@ def write_tum(path: Path, trajectory: Trajectory) -> None:
     turns = Rotation.from_matrix(trajectory.world_from_scan[:, :3, :3]).as_quat()
     places = trajectory.world_from_scan[:, :3, 3]
     lines = (
-        f"{time:.6f} " + " ".join(f"{value:.9g}" for value in (*place, *turn)) + "\n"
+        tell_numbers((time, *place, *turn)) + "\n"
         for time, place, turn in zip(trajectory.timestamps, places, turns, strict=True)
     )
     write_text(path, "".join(lines))
+
+
+def tell_numbers(values: Iterable[float]) -> str:
+    """Numbers with blanks between them, with all digits that are needed to read back the same."""
+    return " ".join(repr(float(value)) for value in values)
 
 
 def measure_travel(world_from_scan: Poses) -> Float64[np.ndarray, " n"]:

@@ -1,4 +1,4 @@
-"""What `bev loops` writes: loops.json, loops.g2o, loops.png."""
+"""What `bev loops` writes of what it found: loops.json, loops.png."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from gim_sfm.bev.drives.drive import Drive
-from gim_sfm.bev.drives.trajectories import Poses
-from gim_sfm.bev.loops.judging import Link, Refusal
+from gim_sfm.bev.loops.judging import Described, Link, Refusal
 from gim_sfm.bev.loops.odometry import Odometry
 from gim_sfm.bev.loops.pose_graph import PoseGraph
 from gim_sfm.files import replacing, write_text
@@ -18,11 +17,12 @@ from gim_sfm.files import replacing, write_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ANSWER, GRAPH, PICTURE = "loops.json", "loops.g2o", "loops.png"
+ANSWER, GRAPH, PICTURE, PAGE = "loops.json", "loops.g2o", "loops.png", "view.html"
 
 CONVENTION = (
     "target_from_source maps points of the source's frame into the target's; information is of errors "
-    "(x, y, z, turn about x, y, z) in the source's frame, radians: true pose = target_from_source * error"
+    "(x, y, z, turn about x, y, z) in the source's frame, radians: true pose = target_from_source * error; "
+    "scans whose group is null cannot be used: the graph and the trajectories have no pose of them"
 )
 
 WAY, LOOP, OTHERS = "#0072b2", "#d55e00", "#bbbbbb"
@@ -54,14 +54,14 @@ def write_answer(
 
 
 def tell_drive(
-    drive: Drive, odometry: Odometry, unusable: Mapping[int, str], graph: PoseGraph, source: str
+    drive: Drive, odometry: Odometry, described: Sequence[Described], graph: PoseGraph, source: str
 ) -> dict[str, Any]:
     """What a drive was made of, and where it is interrupted.
 
     Args:
         drive: The places.
         odometry: The way between them.
-        unusable: Why places could not be used.
+        described: The places, or why they could not be used.
         graph: Tells what is joined.
         source: Where the odometry is from.
     """
@@ -74,9 +74,10 @@ def tell_drive(
         ],
         "extent": drive.extent,
         "cell": drive.cell,
-        "unusable": {drive.name(place): reason for place, reason in unusable.items()},
+        "unusable": {drive.name(place): each.reason for place, each in enumerate(described) if each.reason},
+        "left_out": {name: reason for each in described for name, reason in each.left_out.items()},
         "interrupted": _reasons(drive, odometry.interrupted),
-        "groups": graph.groups.tolist(),
+        "groups": [group if group >= 0 else None for group in graph.groups.tolist()],
     }
 
 
@@ -100,27 +101,24 @@ def _tell(drive: Drive, link: Link) -> dict[str, Any]:
     }
 
 
-def draw_loops(path: Path, graph: PoseGraph, optimised: Poses) -> None:
+def draw_loops(path: Path, graph: PoseGraph, ways: Mapping[str, Float64[np.ndarray, "n 3"]]) -> None:
     """Draws the way from above with its loops, and the optimised one beside it where there is one.
 
     Where scans fall into several groups there is no one way: which scan met which is drawn instead.
 
     Args:
         path: The PNG file, written in one step.
-        graph: Poses and edges.
-        optimised: Poses after; of length 0 where nothing was optimised.
+        graph: Its edges are drawn.
+        ways: By title, the places of the scans; not numbers for those that are left out.
     """
     from matplotlib.figure import Figure
 
     whole = graph.groups.max() == 0
-    shown = [("by odometry and first edges", graph.world_from_scan)] + [("optimised", optimised)] * bool(
-        len(optimised)
-    )
-    figure = Figure(figsize=(7 * len(shown), 6.5), layout="constrained")
+    figure = Figure(figsize=(7 * len(ways), 6.5), layout="constrained")
     if whole:
-        for number, (title, poses) in enumerate(shown):
-            axes = figure.add_subplot(1, len(shown), number + 1)
-            _draw_way(axes, poses[:, :2, 3], graph, title)
+        for number, (title, places) in enumerate(ways.items()):
+            axes = figure.add_subplot(1, len(ways), number + 1)
+            _draw_way(axes, places[:, :2], graph, title)
     else:
         _draw_meetings(figure.add_subplot(), graph)
     with replacing(path) as temporary:
@@ -128,11 +126,11 @@ def draw_loops(path: Path, graph: PoseGraph, optimised: Poses) -> None:
 
 
 def _draw_way(axes: "Axes", places: Float64[np.ndarray, "n 2"], graph: PoseGraph, title: str) -> None:
-    axes.plot(*places.T, "-", color=WAY, linewidth=1.2, marker=".", markersize=3)
+    axes.plot(*places[graph.used].T, "-", color=WAY, linewidth=1.2, marker=".", markersize=3)
     loops = [edge for edge in graph.edges if edge.is_loop]
     for edge in loops:
         axes.plot(*places[[edge.source, edge.target]].T, "-o", color=LOOP, linewidth=1, markersize=3)
-    axes.plot(*places[0], "s", color="black", markersize=6)
+    axes.plot(*places[graph.used[0]], "s", color="black", markersize=6)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(f"{title}; {len(loops)} loops; begins at the square")
 

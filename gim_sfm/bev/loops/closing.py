@@ -1,26 +1,35 @@
 """The verb `bev loops`: a folder of scans in, the places where the drive meets itself out, or none."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from gim_sfm import matchers
 from gim_sfm.bev.drives.drive import MAP_LENGTH, Drive, open_drive
 from gim_sfm.bev.drives.trajectories import Poses, Trajectory, write_kitti, write_tum
-from gim_sfm.bev.loops.answers import ANSWER, GRAPH, PICTURE, draw_loops, tell_drive, write_answer
+from gim_sfm.bev.loops.answers import ANSWER, GRAPH, PAGE, PICTURE, draw_loops, tell_drive, write_answer
 from gim_sfm.bev.loops.contradictions import find_contradicted
 from gim_sfm.bev.loops.feature_memory import remembering
-from gim_sfm.bev.loops.judging import Judge, Link, Refusal
-from gim_sfm.bev.loops.odometry import Odometry, edge_of, odometry_of_poses, odometry_of_steps
-from gim_sfm.bev.loops.place_recognition import Descriptor, choose_candidates
+from gim_sfm.bev.loops.judging import Described, Judge, Link, Refusal
+from gim_sfm.bev.loops.odometry import (
+    Odometry,
+    Places,
+    edge_of,
+    move_points,
+    odometry_of_poses,
+    odometry_of_steps,
+    stations_of_scans,
+)
+from gim_sfm.bev.loops.page import gather_points, show_loops
+from gim_sfm.bev.loops.place_recognition import choose_candidates
 from gim_sfm.bev.loops.pose_graph import PoseGraph, join, load_gtsam, optimise, write_g2o
 from gim_sfm.bev.topview import Channel
 from gim_sfm.bev.view_matching import MATCHED, load_view_matcher
-from gim_sfm.errors import InputError
+from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.progress import stage
 from gim_sfm.recipe import MatcherKeywords, TopViewSettings, section_of
 from gim_sfm.sfm.lineup import stores_key
@@ -36,6 +45,8 @@ ALIKE = 1 / 8
 FEWEST_PLACES = 2
 
 CONTRADICTED = "It contradicts other loops nearby: with the way between them the circle does not close."
+
+TOLD, OPTIMISED = "by odometry and first edges", "optimised"
 
 REGISTERED = "consecutive scans registered to each other"
 
@@ -53,7 +64,8 @@ class Loops:
         places: What was looked at: scans, or local maps.
         unusable: Places that could not be read or show no ground.
         graph: Poses of the scans and all that is known between them.
-        optimised: Poses after optimising; of length 0 where that was not asked for.
+        optimised: Poses after optimising, not numbers for scans that cannot be used; of length 0 where that
+            was not asked for.
         folder: Where everything was written.
     """
 
@@ -70,8 +82,8 @@ class Loops:
         joined = "all joined" if groups == 1 else f"in {groups} groups with nothing known between them"
         lines = [
             f"{len(self.links)} loops among {self.places} places, {len(self.refused)} candidates refused, "
-            f"{self.unusable} places unusable; {len(self.graph.groups)} scans, {joined}",
-            f"Loops, graph, picture  {self.folder / ANSWER}, {GRAPH}, {PICTURE}",
+            f"{self.unusable} places unusable; {len(self.graph.used)} scans, {joined}",
+            f"Loops, graph, picture  {self.folder / ANSWER}, {GRAPH}, {PICTURE}, {PAGE}",
         ]
         if len(self.optimised):
             lines.append(f"Trajectories           {self.folder}/trajectory_*_kitti.txt, trajectory_*_tum.txt")
@@ -105,7 +117,7 @@ def close_loops(
         scans: Folder of clouds of one format, taken one after the other in the natural order of their names.
         poses: world_from_scan of each, KITTI's or TUM's text or JSON by name; drift does no harm. None where
             they are not known.
-        output: Folder for loops.json, loops.g2o, loops.png, and what a run goes on from.
+        output: Folder for loops.json, loops.g2o, loops.png, view.html, and what a run goes on from.
         candidates: Earlier places that each place is registered to at most.
         map_length: Way of a local map in the unit of the clouds; None for a quarter of the scene of a scan.
         gap: Way between places up to which they are neighbours and no loop; None for half the scene of a
@@ -127,6 +139,7 @@ def close_loops(
         OutputError: The folder cannot be written, or another run is using it.
     """
     chosen = section_of(TopViewSettings, settings)
+    _check_gap(gap)
     if optimised:
         load_gtsam()
     drive = open_drive(scans, poses, map_length=map_length)
@@ -138,24 +151,48 @@ def close_loops(
         matcher,
         key=stores_key(matchers.find(chosen.matcher), chosen),
     ) as judge:
-        descriptors, unusable = _describe(drive, judge)
-        odometry = _follow(drive, judge, unusable, drift)
+        described = _describe(drive, judge)
+        odometry = _follow(drive, judge, described, drift)
         apart = _gap(drive, gap, map_length)
         pairs = choose_candidates(
-            descriptors, odometry.way, most=candidates, gap=apart, alike=ALIKE * drive.extent
+            _stack(described), odometry.way, most=candidates, gap=apart, alike=ALIKE * drive.extent
         )
         verdicts = _judge(judge, pairs, "Registering candidates")
     links, refused = _sort_out(drive, verdicts, odometry, drift)
     graph = _join_all(drive, odometry, links)
-    told = tell_drive(drive, odometry, unusable, graph, str(poses or REGISTERED))
+    told = tell_drive(drive, odometry, described, graph, str(poses or REGISTERED))
     write_answer(folder / ANSWER, drive, links, refused, told)
     write_g2o(folder / GRAPH, graph)
+    usable = [place for place, each in enumerate(described) if not each.reason]
+    points = gather_points(drive, usable)
+    stations = stations_of_scans(drive, odometry)
+    ways = {TOLD: move_points(graph.world_from_scan, stations)}
+    _show(folder, drive, graph, ways, points)
     better = np.empty((0, 4, 4))
-    draw_loops(folder / PICTURE, graph, better)
     if optimised:
-        better = _optimise(folder, drive, graph)
-        draw_loops(folder / PICTURE, graph, better)
-    return Loops(links, refused, len(drive.places), len(unusable), graph, better, folder)
+        better = _optimise(folder, drive, graph, stations)
+        ways |= {OPTIMISED: move_points(better, stations)}
+        _show(folder, drive, replace(graph, world_from_scan=better), ways, points)
+    return Loops(links, refused, len(drive.places), len(drive.places) - len(usable), graph, better, folder)
+
+
+def _check_gap(gap: float | None) -> None:
+    if gap is not None and not 0 <= gap < np.inf:
+        raise SettingsError(
+            f"Places cannot be neighbours up to a way of {gap:g}.",
+            remedy="Give a gap of 0 or more, or none for one that goes with the scene.",
+        )
+
+
+def _show(
+    folder: Path,
+    drive: Drive,
+    graph: PoseGraph,
+    ways: dict[str, Places],
+    points: dict[int, Float64[np.ndarray, "m 3"]],
+) -> None:
+    draw_loops(folder / PICTURE, graph, ways)
+    show_loops(folder / PAGE, drive, graph, ways, points)
 
 
 def _gap(drive: Drive, gap: float | None, map_length: float | None) -> float:
@@ -163,33 +200,39 @@ def _gap(drive: Drive, gap: float | None, map_length: float | None) -> float:
     return GAP * drive.extent + mapped if gap is None else gap
 
 
-def _describe(drive: Drive, judge: Judge) -> tuple[Float32[np.ndarray, "n d"], dict[int, str]]:
-    """What each place looks like, zeros where it cannot be used, and why these cannot."""
-    described: list[Descriptor] = []
-    unusable: dict[int, str] = {}
+def _describe(drive: Drive, judge: Judge) -> list[Described]:
+    """What each place looks like, two of them at least."""
+    described: list[Described] = []
     with stage("Describing places", len(drive.places), "place") as advance:
         for place in range(len(drive.places)):
-            descriptor, reason = judge.describe(place)
-            described.append(descriptor)
-            if reason:
-                unusable[place] = reason
+            described.append(judge.describe(place))
             advance(1)
-    if len(drive.places) - len(unusable) < FEWEST_PLACES:
+    reasons = [each.reason for each in described if each.reason]
+    if len(described) - len(reasons) < FEWEST_PLACES:
         raise InputError(
-            f"{len(drive.places) - len(unusable)} of {len(drive.places)} places can be used; loops need two.",
-            remedy=" ".join(["Give more scans, or shorter local maps.", *list(unusable.values())[:1]]),
+            f"{len(described) - len(reasons)} of {len(described)} places can be used; loops need two.",
+            remedy=" ".join(["Give more scans, or shorter local maps.", *reasons[:1]]),
         )
-    length = max(map(len, described))
-    return np.array([each if len(each) else np.zeros(length, np.float32) for each in described]), unusable
+    return described
 
 
-def _follow(drive: Drive, judge: Judge, unusable: Mapping[int, str], drift: float) -> Odometry:
+def _stack(described: Sequence[Described]) -> Float32[np.ndarray, "n d"]:
+    """The descriptors, zeros where a place cannot be used."""
+    stacked = np.zeros((len(described), max(len(each.descriptor) for each in described)), np.float32)
+    for row, each in zip(stacked, described, strict=True):
+        row[: len(each.descriptor)] = each.descriptor
+    return stacked
+
+
+def _follow(drive: Drive, judge: Judge, described: Sequence[Described], drift: float) -> Odometry:
     """The way from scan to scan, by registering each to the one before where no poses were given."""
+    stations = np.array([each.station for each in described])
     if len(drive.trajectory):
-        return odometry_of_poses(drive, drift)
-    usable = [place for place in range(len(drive.places)) if place not in unusable]
+        return odometry_of_poses(drive, drift, stations)
+    unusable = [place for place, each in enumerate(described) if each.reason]
+    usable = [place for place, each in enumerate(described) if not each.reason]
     steps = _judge(judge, list(zip(usable[1:], usable[:-1], strict=True)), "Registering consecutive scans")
-    return odometry_of_steps(drive, steps)
+    return odometry_of_steps(drive, steps, unusable, stations)
 
 
 def _judge(judge: Judge, pairs: Sequence[tuple[int, int]], title: str) -> list[Link | Refusal]:
@@ -222,13 +265,14 @@ def _join_all(drive: Drive, odometry: Odometry, links: Sequence[Link]) -> PoseGr
     edges = [*odometry.graph.edges, *(edge_of(drive, link, is_loop=True) for link in links)]
     if len(drive.trajectory):
         return PoseGraph(odometry.graph.world_from_scan, edges, odometry.graph.groups)
-    return join(len(drive.scans), edges)
+    return join(len(drive.scans), edges, np.flatnonzero(odometry.graph.groups < 0).tolist())
 
 
-def _optimise(folder: Path, drive: Drive, graph: PoseGraph) -> Poses:
-    better = optimise(graph)
+def _optimise(folder: Path, drive: Drive, graph: PoseGraph, stations: Places) -> Poses:
+    better = optimise(graph, stations)
     times = drive.trajectory.timestamps if len(drive.trajectory) else np.arange(len(better), dtype=np.float64)
+    used = graph.used
     for name, poses in (("initial", graph.world_from_scan), ("optimised", better)):
-        write_kitti(folder / f"trajectory_{name}_kitti.txt", poses)
-        write_tum(folder / f"trajectory_{name}_tum.txt", Trajectory(poses, times))
+        write_kitti(folder / f"trajectory_{name}_kitti.txt", poses[used])
+        write_tum(folder / f"trajectory_{name}_tum.txt", Trajectory(poses[used], times[used]))
     return better

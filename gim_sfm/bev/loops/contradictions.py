@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from gim_sfm.bev.drives.trajectories import Poses
 from gim_sfm.bev.loops.judging import Link
-from gim_sfm.bev.loops.odometry import Odometry
+from gim_sfm.bev.loops.odometry import Odometry, move_points
 
 TOLERANCE = 4.0
 """Standard deviations of odometry, and of a loop, by which a circle may miss its start."""
@@ -58,16 +57,18 @@ def _compare(
     told = (groups[:, None] == groups).all(axis=-1) & (between <= NEAR * extent)
     for row, column in np.argwhere(np.tril(told, -1)):
         lengths = float(between[row, column]) / extent
-        agree = _close(links[row], links[column], odometry.world_from_place, lengths, extent, drift)
+        agree = _close(links[row], links[column], odometry, lengths, extent, drift)
         votes[row, column] = votes[column, row] = 1 if agree else -1
     return votes
 
 
-def _close(one: Link, other: Link, poses: Poses, lengths: float, extent: float, drift: float) -> bool:
+def _close(one: Link, other: Link, odometry: Odometry, lengths: float, extent: float, drift: float) -> bool:
+    poses, start = odometry.world_from_place, odometry.stations[one.source]
     sources = np.linalg.inv(poses[other.source]) @ poses[one.source]
     targets = np.linalg.inv(poses[one.target]) @ poses[other.target]
     left = np.linalg.inv(one.target_from_source) @ targets @ other.target_from_source @ sources
     angle = np.arccos(np.clip((np.trace(left[:3, :3]) - 1) / 2, -1, 1))
     place = np.sqrt(2 * LOOP**2 * (1 + 4 * lengths**2) + drift**2 * lengths * (1 + lengths**2))
     turn = np.sqrt(8 * LOOP**2 + drift**2 * lengths)
-    return bool(np.linalg.norm(left[:3, 3]) <= TOLERANCE * place * extent and angle <= TOLERANCE * turn)
+    missed = float(np.linalg.norm(move_points(left, start) - start))
+    return bool(missed <= TOLERANCE * place * extent and angle <= TOLERANCE * turn)

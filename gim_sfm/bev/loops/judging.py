@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from gim_sfm.recipe import digest
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the same scans and settings would give another answer than before."""
 
 MOST_PREPARED = 48
@@ -66,6 +67,23 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Described:
+    """What is to be known of a place before it is compared.
+
+    Attributes:
+        descriptor: What it looks like; of length 0 where it cannot be used.
+        station: Where it was taken from, in its frame; not numbers where it cannot be used.
+        left_out: Why scans are not in it, by file name.
+        reason: Why it cannot be used, or nothing.
+    """
+
+    descriptor: Descriptor
+    station: Float64[np.ndarray, "3"]
+    left_out: Mapping[str, str]
+    reason: str
+
+
 class Judge:
     """Describes the places of a drive and registers pairs of them; use it in a with block.
 
@@ -101,13 +119,17 @@ class Judge:
     ) -> None:
         self._journal.close()
 
-    def describe(self, place: int) -> tuple[Descriptor, str]:
-        """What a place looks like, and ""; or a descriptor of length 0, and why it cannot be used."""
+    def describe(self, place: int) -> Described:
+        """What a place looks like, or why it cannot be used."""
         key = f"place {self._signatures[place]}"
         if key not in self._known:
             self._note(self._describe(key, place))
         record = self._journal.read(self._known[key])
-        return np.asarray(record.arrays["descriptor"]), record.facts
+        return Described(
+            np.asarray(record.arrays["descriptor"]),
+            np.asarray(record.arrays["station"]),
+            *json.loads(record.facts),
+        )
 
     def judge(self, source: int, target: int) -> Link | Refusal:
         """Registers two places that can be used, or tells why not."""
@@ -124,13 +146,17 @@ class Judge:
         self._known[record.key] = self._journal.append(record)
 
     def _describe(self, key: str, place: int) -> Record:
+        drive, left_out = self._drive, dict[str, str]()
         try:
-            cloud = self._drive.load(place)
-            described = describe_place(cloud, self._drive.level(cloud), self._drive.extent)
+            loaded = drive.load(place)
+            left_out = {drive.scans[scan].name: reason for scan, reason in loaded.left_out.items()}
+            station = drive.find_station(loaded.cloud)
+            described = describe_place(loaded.cloud, drive.level(loaded.cloud), drive.extent, station)
         except InputError as error:
-            log.warning("%s is left out: %s", self._drive.name(place), error.message)
-            return Record(key, error.message, {"descriptor": np.empty(0, np.float32)})
-        return Record(key, "", {"descriptor": described})
+            log.warning("%s is left out: %s", drive.name(place), error.message)
+            nothing = {"descriptor": np.empty(0, np.float32), "station": np.full(3, np.nan)}
+            return Record(key, json.dumps([left_out, error.message]), nothing)
+        return Record(key, json.dumps([left_out, ""]), {"descriptor": described, "station": station})
 
     def _register(self, key: str, source: int, target: int) -> Record:
         one, other = self._prepare(source), self._prepare(target)

@@ -9,6 +9,7 @@ Kim (2018, "Scan Context"), forget turns but not the lane: on drawn drives in op
 right place first in 5 of 10 cases, this in all.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -18,6 +19,7 @@ from jaxtyping import Float32, Float64
 from gim_sfm.bev.ground import Ground
 from gim_sfm.bev.pointcloud import PointCloud
 from gim_sfm.bev.topview import Grid, project
+from gim_sfm.errors import InputError
 
 CELLS = 160
 """Cells of a side of the picture that is described; it is as wide as the scene is long."""
@@ -52,22 +54,36 @@ Descriptor = Float32[np.ndarray, " d"]
 Picture = Float32[np.ndarray, "side side"]
 
 
-def describe_place(cloud: PointCloud, ground: Ground, extent: float) -> Descriptor:
+def describe_place(
+    cloud: PointCloud, ground: Ground, extent: float, station: Float64[np.ndarray, "3"]
+) -> Descriptor:
     """Describes a place by its density and heights; alike for clouds taken anywhere near, in any direction.
 
     Args:
-        cloud: The points, the sensor near their origin of coordinates.
+        cloud: The points.
         ground: Their ground.
         extent: Side of the picture, the same for all clouds that are to be compared.
+        station: Middle of the picture: where the sensor stood or near it, in the frame of the cloud.
 
     Returns:
         Of unit length.
+
+    Raises:
+        InputError: Nothing is seen there.
     """
     half = CELLS // 2
-    view = project(cloud, ground, Grid(extent / CELLS, (-half, half - 1), (CELLS, CELLS)))
+    level = ground.level_from_cloud.copy()
+    level[:2, 3] -= (level[:3, :3] @ (station - cloud.origin) + level[:3, 3])[:2]
+    centred = replace(ground, level_from_cloud=level)
+    view = project(cloud, centred, Grid(extent / CELLS, (-half, half - 1), (CELLS, CELLS)))
     heights = np.sqrt(np.where(view.channels["density"] > 0, view.channels["max_height"], 0))
-    both = np.concatenate([_describe(np.log1p(view.channels["density"])), _describe(heights)])
-    return np.asarray(both / np.sqrt(2), np.float32)
+    halves = [_describe(np.log1p(view.channels["density"])), _describe(heights)]
+    if not any(part.any() for part in halves):
+        raise InputError(
+            f"Nothing is seen within {extent / 2:.3g} of the middle of the place.",
+            remedy="Leave the scan out, or check where its points lie.",
+        )
+    return np.asarray(np.concatenate(halves) / np.sqrt(2), np.float32)
 
 
 def measure_likeness(
@@ -91,7 +107,7 @@ def choose_candidates(
         descriptors: Of each place, in the order of the drive; zeros where there is none.
         way: Length of the way to each.
         most: How many for each at most.
-        gap: Way between two that are no neighbours any more.
+        gap: Way between two that are no neighbours any more; of 0, all earlier ones are none.
         alike: Way within which only the one that looks most alike is taken.
 
     Returns:
@@ -102,6 +118,7 @@ def choose_candidates(
     for later in np.flatnonzero(known):
         likeness = measure_likeness(descriptors, descriptors[later])
         likeness[~known | (way > way[later] - gap)] = -np.inf
+        likeness[later:] = -np.inf
         for _ in range(most):
             earlier = int(likeness.argmax())
             if likeness[earlier] < LEAST_LIKENESS:

@@ -1,7 +1,7 @@
 """Poses and what is known between them: a pose graph, as g2o's text and optimised by gtsam."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial.transform import Rotation
 
-from gim_sfm.bev.drives.trajectories import Poses
-from gim_sfm.bev.loops.information import Information
+from gim_sfm.bev.drives.trajectories import Poses, tell_numbers
+from gim_sfm.bev.loops.information import Information, about_origin
 from gim_sfm.errors import RegistrationError, SettingsError
 from gim_sfm.files import write_text
 
 DOUBTED_FROM = 3.0
 """Length of a whitened error from which loops count less and less (Cauchy); 6 numbers have some 2.4."""
+
+LEFT_OUT = -1
+"""Group of scans that cannot be used."""
 
 FIRST_KNOWN = 1e-6
 """Standard deviation of the pose that the others are told from."""
@@ -48,19 +51,30 @@ class PoseGraph:
     """Poses with edges between them.
 
     Attributes:
-        world_from_scan: 4x4 each, rigid, as far as they are known so far.
+        world_from_scan: 4x4 each, rigid, as far as they are known so far; not numbers for those left out.
         edges: What is known between them.
         groups: Number of the group of each: poses of different groups are joined by no edge, and their
-            worlds have nothing to do with each other.
+            worlds have nothing to do with each other. Less than 0 for scans left out: they cannot be used.
     """
 
     world_from_scan: Poses
     edges: Sequence[Edge]
     groups: Int64[np.ndarray, " n"]
 
+    @property
+    def used(self) -> Int64[np.ndarray, " m"]:
+        """Numbers of the scans that are not left out."""
+        return np.flatnonzero(self.groups >= 0)
 
-def join(count: int, edges: Sequence[Edge]) -> PoseGraph:
-    """Poses that follow from edges, by loops only where nothing else leads on; worlds are first poses."""
+
+def join(count: int, edges: Sequence[Edge], left_out: Collection[int] = ()) -> PoseGraph:
+    """Poses that follow from edges, by loops only where nothing else leads on; worlds are first poses.
+
+    Args:
+        count: How many.
+        edges: What is known between them.
+        left_out: Numbers of those without a pose, which no edge leads to.
+    """
     ends = np.array([(edge.target, edge.source) for edge in edges], np.int64).reshape(-1, 2)
     weights = np.array([1.0 + edge.is_loop for edge in edges])
     links = minimum_spanning_tree(coo_array((weights, (ends[:, 0], ends[:, 1])), shape=(count, count)))
@@ -72,7 +86,11 @@ def join(count: int, edges: Sequence[Edge]) -> PoseGraph:
         order, before = breadth_first_order(links, first, directed=False)
         for place in order[1:]:
             poses[place] = poses[before[place]] @ between[before[place], place]
-    return PoseGraph(poses, edges, groups.astype(np.int64))
+    kept = ~np.isin(np.arange(count), list(left_out))
+    poses[~kept] = np.nan
+    numbered = np.full(count, LEFT_OUT)
+    numbered[kept] = np.unique(groups[kept], return_inverse=True)[1]
+    return PoseGraph(poses, edges, numbered)
 
 
 def write_g2o(path: Path, graph: PoseGraph) -> None:
@@ -82,14 +100,12 @@ def write_g2o(path: Path, graph: PoseGraph) -> None:
     the unit quaternion is half the turn, so that information about turns is four times ours. An edge `a b`
     is the pose of b in the frame of a.
     """
-    vertices = (
-        f"VERTEX_SE3:QUAT {number} {_pose(pose)}\n" for number, pose in enumerate(graph.world_from_scan)
-    )
+    vertices = (f"VERTEX_SE3:QUAT {number} {_pose(graph.world_from_scan[number])}\n" for number in graph.used)
     halves = np.diag([1.0, 1, 1, 2, 2, 2])
     upper = np.triu_indices(6)
     edges = (
         f"EDGE_SE3:QUAT {edge.target} {edge.source} {_pose(edge.target_from_source)} "
-        + " ".join(f"{value:.9g}" for value in (halves @ edge.information @ halves)[upper])
+        + tell_numbers((halves @ edge.information @ halves)[upper])
         + "\n"
         for edge in graph.edges
     )
@@ -98,16 +114,21 @@ def write_g2o(path: Path, graph: PoseGraph) -> None:
 
 def _pose(pose: Float64[np.ndarray, "4 4"]) -> str:
     turn = Rotation.from_matrix(pose[:3, :3]).as_quat()
-    return " ".join(f"{value:.9g}" for value in (*pose[:3, 3], *turn))
+    return tell_numbers((*pose[:3, 3], *turn))
 
 
-def optimise(graph: PoseGraph) -> Poses:
+def optimise(graph: PoseGraph, stations: Float64[np.ndarray, "n 3"]) -> Poses:
     """The poses that agree best with all edges, loops counting the less the more they disagree.
 
     First all edges count in full, to come near however far odometry has drifted, then loops are doubted.
 
     Args:
         graph: All in one group; the first pose stays.
+        stations: Where each scan was taken from, in its frame: turns are about there while optimising, since
+            about a zero far away they would be moves of kilometres.
+
+    Returns:
+        Of all; not numbers for those left out.
 
     Raises:
         RegistrationError: The poses fall into several groups.
@@ -120,13 +141,33 @@ def optimise(graph: PoseGraph) -> Poses:
             remedy="Give the poses of the scans by odometry with --poses, or only scans that follow on.",
         )
     gtsam = load_gtsam()
+    graph = move_frames(graph, stations)
     values = gtsam.Values()
-    for number, pose in enumerate(graph.world_from_scan):
-        values.insert(number, gtsam.Pose3(pose))
+    for number in graph.used:
+        values.insert(int(number), gtsam.Pose3(graph.world_from_scan[number]))
     for doubted in (False, True):
         factors = _factors(gtsam, graph, doubted)
         values = gtsam.LevenbergMarquardtOptimizer(factors, values).optimize()
-    return np.array([values.atPose3(number).matrix() for number in range(len(graph.world_from_scan))])
+    poses = np.full(graph.world_from_scan.shape, np.nan)
+    poses[graph.used] = [values.atPose3(int(number)).matrix() for number in graph.used]
+    return move_frames(replace(graph, world_from_scan=poses), -stations).world_from_scan
+
+
+def move_frames(graph: PoseGraph, stations: Float64[np.ndarray, "n 3"]) -> PoseGraph:
+    """The same graph with the zero of each scan's frame moved to a point of it, all directions kept."""
+    shifts = np.tile(np.eye(4), (len(stations), 1, 1))
+    shifts[:, :3, 3] = stations
+    edges = [
+        replace(
+            edge,
+            target_from_source=np.linalg.inv(shifts[edge.target])
+            @ edge.target_from_source
+            @ shifts[edge.source],
+            information=about_origin(edge.information, -stations[edge.source]),
+        )
+        for edge in graph.edges
+    ]
+    return PoseGraph(graph.world_from_scan @ shifts, edges, graph.groups)
 
 
 def load_gtsam() -> Any:
@@ -147,8 +188,9 @@ def load_gtsam() -> Any:
 def _factors(gtsam: Any, graph: PoseGraph, doubted: bool) -> Any:
     """What gtsam has to meet: the turn comes first, and errors are in the second frame as ours."""
     factors = gtsam.NonlinearFactorGraph()
-    first = gtsam.Pose3(graph.world_from_scan[0])
-    factors.add(gtsam.PriorFactorPose3(0, first, gtsam.noiseModel.Isotropic.Sigma(6, FIRST_KNOWN)))
+    first = int(graph.used[0])
+    known = gtsam.Pose3(graph.world_from_scan[first])
+    factors.add(gtsam.PriorFactorPose3(first, known, gtsam.noiseModel.Isotropic.Sigma(6, FIRST_KNOWN)))
     order = [3, 4, 5, 0, 1, 2]
     for edge in graph.edges:
         noise = gtsam.noiseModel.Gaussian.Information(edge.information[np.ix_(order, order)])
