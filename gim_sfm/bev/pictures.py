@@ -15,7 +15,10 @@ Picture = UInt8[np.ndarray, "height width 3"]
 SOURCE, TARGET = (0, 114, 178), (230, 159, 0)
 """RGB, told apart by colour-blind people, too."""
 
-MOST_LINES = 120
+MOST_LINES = 60
+LEAST_HEIGHT = 700
+"""Pixels; small pictures are enlarged by a whole factor to be that high."""
+
 MOST_PIXELS = 2000
 PAPER = 250
 
@@ -26,15 +29,17 @@ def draw_matches(
     source_places: Float64[np.ndarray, "n 2"],
     target_places: Float64[np.ndarray, "n 2"],
 ) -> Picture:
-    """Both densities side by side, matches as lines; at most 120 of them, evenly chosen."""
-    left, right = (255 - to_photo(view, "density").pixels for view in (source, target))
+    """Both densities side by side, matches as lines; at most 60 of them, evenly chosen."""
+    pixels = [255 - to_photo(view, "density").pixels for view in (source, target)]
+    times = _times(max(picture.shape[0] for picture in pixels))
+    left, right = (_enlarge(picture, times) for picture in pixels)
     height = max(left.shape[0], right.shape[0])
     canvas = np.full((height, left.shape[1] + right.shape[1] + 8, 3), PAPER, np.uint8)
     canvas[: left.shape[0], : left.shape[1]] = left
     canvas[: right.shape[0], left.shape[1] + 8 :] = right
     step = max(1, len(source_places) // MOST_LINES)
-    starts = source.grid.to_pixels(source_places[::step])
-    ends = target.grid.to_pixels(target_places[::step]) + np.array([left.shape[1] + 8, 0])
+    starts = (source.grid.to_pixels(source_places[::step]) + 0.5) * times - 0.5
+    ends = (target.grid.to_pixels(target_places[::step]) + 0.5) * times - 0.5 + (left.shape[1] + 8, 0)
     for start, end in zip(np.rint(starts).astype(int), np.rint(ends).astype(int), strict=True):
         cv2.line(canvas, start.tolist(), end.tolist(), SOURCE, 1, cv2.LINE_AA)
         for point in (start, end):
@@ -60,7 +65,15 @@ def draw_overlay(
     canvas = np.full((size[1], size[0], 3), 255.0)
     for cover, colour in zip(covers, (SOURCE, TARGET), strict=True):
         canvas *= 1 - cover[..., None] * (1 - np.array(colour) / 255)
-    return np.ascontiguousarray(canvas[::-1].astype(np.uint8))
+    return _enlarge(np.ascontiguousarray(canvas[::-1].astype(np.uint8)), _times(int(size[1])))
+
+
+def _times(height: int) -> int:
+    return -(-LEAST_HEIGHT // height)
+
+
+def _enlarge(picture: Picture, times: int) -> Picture:
+    return np.asarray(cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST))
 
 
 def _cover(

@@ -236,7 +236,7 @@ def draw_registration(
     for state, moved in (("before", np.eye(4)), ("after", found.target_from_source)):
         there = to_level @ moved @ from_level
         points = (one.level_points @ there[:3, :3].T + there[:3, 3]).astype(np.float32)
-        picture = draw_overlay(points, other.level_points, other.view.grid.cell)
+        picture = draw_overlay(points, other.level_points, other.voxel)
         write_picture(folder / OVERLAYS[state], picture)
 
 

@@ -261,13 +261,12 @@ def _believed(candidates: Sequence[_Candidate]) -> _Candidate:
     if not best.passes:
         found = best.agreement
         raise RegistrationError(
-            f"The clouds do not agree. Laid on each other as well as can be, of {found.compared} cells "
-            f"({FEWEST_COMPARED} are needed) "
-            f"{100 * found.overlap:.0f} % overlap ({100 * LEAST_OVERLAP:.0f}), "
-            f"{100 * found.distinct:.0f} % more than a little aside ({100 * LEAST_DISTINCT:.0f}), "
-            f"{100 * found.consistent:.0f} % of it is consistent ({100 * LEAST_CONSISTENT:.0f}), and "
-            f"{100 * best.meeting:.0f} % of what both looked at meets in space (with the overlap, "
-            f"{200 * LEAST_SUPPORT:.0f}).",
+            "The clouds do not agree. Laid on each other as well as can be (what is needed in brackets), "
+            f"{100 * found.overlap:.0f} % of the structure overlaps ({100 * LEAST_OVERLAP:.0f}), "
+            f"{100 * found.distinct:.0f} % more than a little aside ({100 * LEAST_DISTINCT:.0f}); "
+            f"{100 * found.consistent:.0f} % of it is consistent ({100 * LEAST_CONSISTENT:.0f}); "
+            f"{100 * best.meeting:.0f} % meets in space, {200 * best.support:.0f} together with the overlap "
+            f"({200 * LEAST_SUPPORT:.0f}); {found.compared} cells are compared ({FEWEST_COMPARED}).",
             remedy="Check that the clouds show the same place; if they do, try another --matcher.",
         )
     lead = _lead(candidates)
