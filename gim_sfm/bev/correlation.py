@@ -23,6 +23,9 @@ LEVELS = ((48, 0.35, 3.0), (96, 0.12, 0.5))
 RIGID_ACROSS, MOST_ACROSS = 96, 192
 """Cells across the smaller scene where the scale is known, and across the larger one at most."""
 
+SCALED_ROOM, RIGID_ROOM = 3, 2
+"""Side of the picture, in scenes of the target: it must hold both, side by side."""
+
 TURN_STEP = 6.0
 """Degrees from one turn to the next."""
 SCALE_STEP = 1.12
@@ -83,7 +86,7 @@ def correlate(
     found: list[Move] = []
     for across, low, high in LEVELS:
         scales = ratio * np.exp(np.arange(np.log(low), np.log(high), np.log(SCALE_STEP)))
-        answers = _search(source, target, scales, target_extent / across, across)
+        answers = _search(source, target, scales, target_extent / across, across, SCALED_ROOM)
         found += _distinct(answers, source, source_extent, most)
     return found
 
@@ -99,12 +102,14 @@ def correlate_rigid(source: Places, target: Places, *, extent: float, most: int)
     """
     reach = max(float(np.ptp(target, axis=0).max()), extent)
     across = int(np.clip(RIGID_ACROSS * reach / extent, RIGID_ACROSS, MOST_ACROSS))
-    answers = _search(source, target, np.ones(1), reach / across, across)
+    answers = _search(source, target, np.ones(1), reach / across, across, RIGID_ROOM)
     return _distinct(answers, source, extent, most)
 
 
-def _search(source: Places, target: Places, scales: np.ndarray, cell: float, across: int) -> list[_Answer]:
-    side = fft.next_fast_len(3 * across)
+def _search(
+    source: Places, target: Places, scales: np.ndarray, cell: float, across: int, room: int
+) -> list[_Answer]:
+    side = fft.next_fast_len(room * across)
     middle = np.median(target, axis=0)
     seen = _transform(_count(target - middle, cell, side))
     centre = np.median(source, axis=0)

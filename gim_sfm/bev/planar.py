@@ -13,7 +13,7 @@ Points = Float64[np.ndarray, "n 2"]
 Moves = Complex128[np.ndarray, "k 2"]
 """Moves of the complex plane, u = turn x + shift: (turn, shift), the turn scaled where scales differ."""
 
-MOST_TRIES = 20_000
+MOST_TRIES = 8_000
 AT_ONCE = 1 << 22
 """Distances held in memory at a time."""
 
