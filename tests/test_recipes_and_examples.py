@@ -5,10 +5,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cloud_kit import yard
 from zeb_kit import write_photo_set
 
 import gim_sfm
+from gim_sfm.bev.cloud_formats import read_cloud, write_cloud
 from gim_sfm.errors import SettingsError
 from gim_sfm.recipe import Recipe, ReconstructSettings
 
@@ -76,7 +79,13 @@ def test_the_examples_run(drawn_photos: Path, tmp_path: Path, xfeat_weights: str
     told = run("compare_matchers.py", tmp_path / "zeb", tmp_path / "zeb-out", *both)
     assert "> root-sift released" in told
     assert "p = " in told
+    clouds = [tmp_path / f"{name}.ply" for name in ("source", "target", "both")]
+    for path in clouds[:2]:
+        write_cloud(path, yard(np.random.default_rng(0)))
+    assert run("merge_scans.py", *clouds).startswith("overlap")
+    assert len(read_cloud(clouds[2])) == 2 * len(read_cloud(clouds[0]))
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        "merge_scans.py",
         "reconstruct_folder.py",
         "camera_positions.py",
         "compare_matchers.py",

@@ -1,8 +1,6 @@
 """Registration through top views: any turn and place found, other places and look-alikes refused."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from hall_kit import SPINNING, Hall, Scanner, draw_empty_room, draw_hall, find_s
 import gim_sfm
 from gim_sfm import matchers
 from gim_sfm.bev.agreement import measure_agreement
-from gim_sfm.bev.cloud_formats import read_cloud, write_cloud
+from gim_sfm.bev.cloud_formats import write_cloud
 from gim_sfm.bev.ground import Ground
 from gim_sfm.bev.planar import fit_moves
 from gim_sfm.bev.pointcloud import PointCloud
@@ -219,15 +217,6 @@ def test_the_verb_writes_the_answer_and_pictures_or_the_refusal(tmp_path: Path) 
     answer = json.loads((tmp_path / "out2" / "registration.json").read_text())
     assert "target_from_source" not in answer
     assert "refused" in answer
-
-
-def test_the_example_lays_one_scan_on_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [tmp_path / f"{name}.ply" for name in ("a", "b", "both")]
-    for scan, path in enumerate(paths[:2]):
-        write_cloud(path, street(1, scan))
-    monkeypatch.setattr(sys, "argv", ["merge_scans.py", *map(str, paths)])
-    runpy.run_path(str(Path(__file__).parent.parent / "examples" / "merge_scans.py"))
-    assert len(read_cloud(paths[2])) == sum(len(read_cloud(path)) for path in paths[:2])
 
 
 @pytest.mark.parametrize("folder", ["kitti08_loop", "kitti00"])
