@@ -77,7 +77,7 @@ class Registration:
     """Where one cloud lies in another.
 
     Attributes:
-        target_from_source: 4x4, rigid, of full coordinates.
+        target_from_source: 4x4, of full coordinates; rigid, or a similarity where the scale was not known.
         overlap: Share of the structure of the smaller cloud that lies on structure of the other.
         consistent: Of the structure where both have looked, the share that does not stand in bare ground.
         rmse: Root mean square distance of thinned points to their partners, in the unit of the clouds.
