@@ -56,8 +56,8 @@ def clear_output(folder: Path, former: Iterable[str]) -> None:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Says which folder it was where the system refuses to write.
+def writing(path: Path) -> Iterator[None]:
+    """Says which file or folder it was where the system refuses to write.
 
     Raises:
         OutputError: It does.
@@ -66,7 +66,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}.",
+            f"{path} cannot be written: {error.strerror or error}.",
             remedy="Free space, or name another output folder.",
         ) from error
 

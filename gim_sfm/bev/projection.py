@@ -14,7 +14,6 @@ from gim_sfm.bev.checks import check_positive, clear_output, naming, open_output
 from gim_sfm.bev.cloud_formats import load_cloud
 from gim_sfm.bev.ground import find_ground
 from gim_sfm.bev.topview import CHANNELS, Channel, TopView, choose_grid, project
-from gim_sfm.errors import OutputError
 from gim_sfm.files import replacing, write_text
 
 VIEW = "view.json"
@@ -142,10 +141,5 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}.", remedy="Free space, or name another folder."
-        ) from error
+    with writing(path), replacing(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())

@@ -296,7 +296,7 @@ def _tell(
     within = FITTED_WITHIN * target.view.grid.cell
     inliers = agreeing_places(places, _between_levels(move, source, target), within=within)
     return Registration(
-        target_from_source=_of_full_coordinates(move, source.cloud, target.cloud),
+        target_from_source=of_full_coordinates(move, source.cloud, target.cloud),
         overlap=best.agreement.overlap,
         consistent=best.agreement.consistent,
         rmse=measure_rmse(source.thinned, target.thinned, move, within=REACHES[-1] * source.voxel),
@@ -316,7 +316,8 @@ def agreeing_places(
     return np.asarray(np.linalg.norm(moved - places[1], axis=1) < within)
 
 
-def _of_full_coordinates(relative: Transform, source: PointCloud, target: PointCloud) -> Transform:
+def of_full_coordinates(relative: Transform, source: PointCloud, target: PointCloud) -> Transform:
+    """target_from_source of coordinates with their origins added, from that of points relative to them."""
     moved = relative.copy()
     moved[:3, 3] += target.origin - relative[:3, :3] @ source.origin
     return moved

@@ -29,6 +29,7 @@ from gim_sfm.bev.registration import (
     Registration,
     Transform,
     agreeing_places,
+    of_full_coordinates,
 )
 from gim_sfm.bev.topview import CLEARANCE
 from gim_sfm.bev.view_matching import Places, ViewMatcher, match_views
@@ -82,6 +83,7 @@ class _Pair:
     exact: Float64[np.ndarray, "n 3"]
     structure: Float64[np.ndarray, "n 3"]
     surface: Surface
+    above: cKDTree
     footprint: cKDTree
 
 
@@ -141,6 +143,7 @@ def _pair(source: Standing, target: Standing) -> _Pair:
         _some(source.points, EXACT_POINTS, random),
         _some(source.structure, EXACT_POINTS, random),
         Surface.of(target.points),
+        cKDTree(target.points[:, :2]),
         cKDTree(footprint),
     )
 
@@ -178,8 +181,7 @@ def _height(lifted: Transform, pair: _Pair) -> float:
     """The shift upwards on which most pairs of points above each other agree."""
     moved = pair.quick @ lifted[:3, :3].T + lifted[:3, 3]
     step = ON_SURFACE * _extent(lifted, pair)
-    above = cKDTree(pair.target.points[:, :2])
-    distances, rows = above.query(moved[:, :2], 8, distance_upper_bound=3 * step)
+    distances, rows = pair.above.query(moved[:, :2], 8, distance_upper_bound=3 * step)
     there = np.isfinite(distances)
     if not there.any():
         return 0.0
@@ -282,5 +284,4 @@ def _tell(
 
 def _in_full(move: Transform, source: Prepared, target: Prepared) -> Transform:
     relative = np.linalg.inv(target.ground.level_from_cloud) @ move @ source.ground.level_from_cloud
-    relative[:3, 3] += target.cloud.origin - relative[:3, :3] @ source.cloud.origin
-    return np.asarray(relative)
+    return of_full_coordinates(relative, source.cloud, target.cloud)
