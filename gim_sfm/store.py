@@ -8,7 +8,7 @@ matching_scores0; or keypoints0, keypoints1 and scores where the matcher gives p
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -215,15 +215,63 @@ def feature_names(file: h5py.File) -> list[str]:
     return sorted(found)
 
 
-def read_features(file: h5py.File, name: str) -> Features:
+def read_features(file: h5py.File, name: str, size: tuple[int, int] | None = None) -> Features:
     """The features of a photo from our file or hloc's; missing scores and scales are ones.
+
+    Args:
+        file: A features file.
+        name: The photo.
+        size: Its (width, height), for files that do not tell. With it, keypoints suffice, and descriptors
+            that are not there have length zero; hloc's dense matching writes such files.
 
     Raises:
         InputError: No such photo, or datasets that matching needs are missing.
     """
     if name not in file:
         raise _no_features(name)
-    return _features(read_group(file[name]), name)
+    arrays = read_group(file[name])
+    if size is not None and "keypoints" in arrays:
+        none = np.zeros((0, len(arrays["keypoints"])), np.float16)
+        arrays = {"descriptors": none, "image_size": np.array(size)} | arrays
+    return _features(arrays, name)
+
+
+def matched_pairs(file: h5py.File, names: Iterable[str]) -> tuple[list[Pair], int]:
+    """The pairs of a matches file written by this package or by hloc.
+
+    Args:
+        file: A matches file.
+        names: The photos there are; a file writes '-' for '/' in their names.
+
+    Returns:
+        The pairs of these photos, each once, in canonical order; and how many pairs of others there are.
+
+    Raises:
+        InputError: A pair of an old file can be read in two ways.
+    """
+    known = {name.replace("/", "-"): name for name in names}
+    found, others = set[Pair](), 0
+    for first, outer in file.items():
+        inner = [key for key, item in outer.items() if isinstance(item, h5py.Group)]
+        for keys in [(first, second) for second in inner] or _cuts(first, known):
+            if known.keys() >= set(keys):
+                one, other = sorted(known[key] for key in keys)
+                found.add((one, other))
+            else:
+                others += 1
+    return sorted(found), others
+
+
+def _cuts(key: str, known: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The two photos that a key of hloc's files of old joins by '_'; a key of others comes back as it is."""
+    cuts = [(key[:place], key[place + 1 :]) for place, mark in enumerate(key) if mark == "_"]
+    possible = [cut for cut in cuts if known.keys() >= set(cut)]
+    if len(possible) > 1:
+        raise InputError(
+            f"the pair {key} can be read as {possible[0]} or {possible[1]}",
+            remedy="match again with a newer hloc, which parts the names by '/'",
+        )
+    return possible or [(key, "")]
 
 
 def read_pair(file: h5py.File, pair: Pair) -> Matches | Correspondences:
@@ -294,10 +342,13 @@ def _features(arrays: Arrays, name: str) -> Features:
         raise InputError(
             f"the features of {name} lack {', '.join(sorted(missing))}", remedy="extract its features again"
         )
-    ones = np.ones(len(arrays["keypoints"]), np.float32)
+    keypoints = arrays["keypoints"]
+    ones = np.ones(len(keypoints), np.float32)
+    # hloc writes keypoints of one axis where there are none.
+    places = keypoints[:, :2] if keypoints.size else np.zeros((0, 2))
     return Features(
-        keypoints=arrays["keypoints"].astype(np.float32, copy=False),
-        scores=arrays.get("scores", ones).astype(np.float32, copy=False),
+        keypoints=np.ascontiguousarray(places, np.float32),
+        scores=arrays.get("scores", arrays.get("score", ones)).astype(np.float32, copy=False),
         descriptors=np.ascontiguousarray(arrays["descriptors"].T.astype(np.float16, copy=False)),
         scales=arrays.get("scales", ones).astype(np.float32, copy=False),
         size=(int(arrays["image_size"][0]), int(arrays["image_size"][1])),
@@ -322,6 +373,11 @@ def _pair_result(arrays: Arrays) -> Matches | Correspondences:
     if "matches0" not in arrays:
         return Correspondences(arrays["keypoints0"], arrays["keypoints1"], arrays["scores"])
     matches0 = arrays["matches0"]
+    if (matches0 < -1).any():
+        raise InputError(
+            "matches of keypoints beyond the 32767th were written as numbers of 16 bits and are lost",
+            remedy="extract fewer keypoints and match again",
+        )
     matched = np.flatnonzero(matches0 >= 0)
     scores0 = arrays.get("matching_scores0", np.ones(len(matches0), np.float16))
     indices = np.stack([matched, matches0[matched]], axis=1).astype(np.int32)

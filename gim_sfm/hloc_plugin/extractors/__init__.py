@@ -1,0 +1,1 @@
+"""What `hloc.extractors` gains; hloc loads these modules under its own name."""

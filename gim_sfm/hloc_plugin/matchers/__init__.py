@@ -1,0 +1,1 @@
+"""What `hloc.matchers` gains; hloc loads these modules under its own name."""
