@@ -1,0 +1,1 @@
+"""New photos join an existing model."""
