@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from gim_sfm.evaluation.comparison import compare as compare
     from gim_sfm.evaluation.scoring import score as score
     from gim_sfm.evaluation.sfm_scores import evaluate_sfm as evaluate_sfm
+    from gim_sfm.sfm.extension.extending import extend as extend
+    from gim_sfm.sfm.localization.localizer import Localizer as Localizer
+    from gim_sfm.sfm.localization.localizing import localize as localize
     from gim_sfm.sfm.reconstruction import plan as plan
     from gim_sfm.sfm.reconstruction import reconstruct as reconstruct
 
 _VERBS = {
     "reconstruct": "gim_sfm.sfm.reconstruction",
     "plan": "gim_sfm.sfm.reconstruction",
+    "extend": "gim_sfm.sfm.extension.extending",
     "run_demo": "gim_sfm.demo",
     "evaluate_zeb": "gim_sfm.evaluation.benchmarks",
     "evaluate_pairs": "gim_sfm.evaluation.benchmarks",
@@ -38,6 +42,8 @@ _VERBS = {
     "close_loops": "gim_sfm.bev.loops.closing",
     "register_clouds": "gim_sfm.bev.registering",
     "align_model": "gim_sfm.bev.alignment.aligning",
+    "localize": "gim_sfm.sfm.localization.localizing",
+    "Localizer": "gim_sfm.sfm.localization.localizer",
     "compare": "gim_sfm.evaluation.comparison",
     "GimSfmError": "gim_sfm.errors",
 }
@@ -45,6 +51,7 @@ _VERBS = {
 __version__ = version("gim_sfm")
 __all__ = [
     "GimSfmError",
+    "Localizer",
     "__version__",
     "align_model",
     "close_loops",
@@ -53,6 +60,8 @@ __all__ = [
     "evaluate_pairs",
     "evaluate_sfm",
     "evaluate_zeb",
+    "extend",
+    "localize",
     "plan",
     "project_cloud",
     "project_drive",

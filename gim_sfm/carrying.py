@@ -15,7 +15,7 @@ from gim_sfm.images import ImageFolder, read_photo, signature
 from gim_sfm.matchers.contract import DenseMatcher, SemiDenseMatcher, WarpMatcher
 from gim_sfm.store import FeatureStore
 from gim_sfm.types import Correspondences, Features, Photo
-from gim_sfm.warps import Carrier, Scattered, carry_anchors
+from gim_sfm.warps import Carrier, Scattered, carry_anchors, round_trip
 
 ROUND_TRIP = 3.0
 """Pixels of the network's input, or nodes of its warp, by which the way there and back may miss."""
@@ -127,26 +127,36 @@ class Courier:
     def carry(self, pair: tuple[Anchored, Anchored], found: Any) -> Correspondences:
         """The keypoints of both photos that hold on the way there and back, in file pixels."""
         first, second = pair
-        if isinstance(found, Correspondences):
-            there = _between(found.points0, found.points1, found.scores, first.pixel, second.pixel)
-            back = _between(found.points1, found.points0, found.scores, second.pixel, first.pixel)
-            return _carry(there, back, pair, (first.pixel, second.pixel))
-        there, back = found
-        return _carry(there, back, pair, (max(there.step), max(back.step)))
+        there, back, pixels = _ways(pair, found)
+        carried = carry_anchors(
+            there,
+            back,
+            first.anchors,
+            second.anchors,
+            tolerances=(ROUND_TRIP * pixels[0], ROUND_TRIP * pixels[1]),
+            certain=CERTAIN,
+        )
+        return carried.select(_shown(first, carried.points0) & _shown(second, carried.points1))
+
+    def bring(
+        self, pair: tuple[Anchored, Anchored], found: Any
+    ) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, " n"]]:
+        """Where the second photo's keypoints are in the first (file pixels), and how certain (0: unseen)."""
+        first, second = pair
+        there, back, pixels = _ways(pair, found)
+        places, certainty = round_trip(back, there, second.anchors, ROUND_TRIP * pixels[1], CERTAIN)
+        return places, np.where(_shown(first, places), certainty, np.float32(0))
 
 
-def _carry(
-    there: Carrier, back: Carrier, pair: tuple[Anchored, Anchored], pixels: tuple[float, float]
-) -> Correspondences:
-    found = carry_anchors(
-        there,
-        back,
-        pair[0].anchors,
-        pair[1].anchors,
-        tolerances=(ROUND_TRIP * pixels[0], ROUND_TRIP * pixels[1]),
-        certain=CERTAIN,
-    )
-    return found.select(_shown(pair[0], found.points0) & _shown(pair[1], found.points1))
+def _ways(pair: tuple[Anchored, Anchored], found: Any) -> tuple[Carrier, Carrier, tuple[float, float]]:
+    """The way from the first photo to the second, the way back, and the pixels that tolerances go by."""
+    first, second = pair
+    if isinstance(found, Correspondences):
+        there = _between(found.points0, found.points1, found.scores, first.pixel, second.pixel)
+        back = _between(found.points1, found.points0, found.scores, second.pixel, first.pixel)
+        return there, back, (first.pixel, second.pixel)
+    there, back = found
+    return there, back, (max(there.step), max(back.step))
 
 
 def _shown(anchored: Anchored, points: Float32[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:

@@ -17,6 +17,9 @@ from gim_sfm.errors import GimSfmError, SettingsError, WeightsError
 from gim_sfm.recipe import (
     CalibrationSettings,
     CameraSettings,
+    ExtensionSettings,
+    GivenSettings,
+    LocalizationSettings,
     MappingSettings,
     MatchingSettings,
     PairingSettings,
@@ -55,6 +58,7 @@ def reconstruct(
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     verbose: Verbose = False,
     matching: Annotated[MatchingSettings, Flat] = MatchingSettings(),
+    given_files: Annotated[GivenSettings, Flat] = GivenSettings(),
     pairing: Annotated[PairingSettings, Flat] = PairingSettings(),
     camera: Annotated[CameraSettings, Flat] = CameraSettings(),
     mapping: Annotated[MappingSettings, Flat] = MappingSettings(),
@@ -77,11 +81,94 @@ def reconstruct(
 
     start_log(verbose)
     base = Recipe.load(recipe) if recipe else Recipe()
-    chosen = base.with_settings(given(matching, pairing, camera, mapping, calibration))
+    chosen = base.with_settings(given(matching, given_files, pairing, camera, mapping, calibration))
     if dry_run:
         print(gim_sfm.plan(photos, out, recipe=chosen, device=device, strict=strict))
         return
     print(gim_sfm.reconstruct(photos, out, recipe=chosen, device=device, strict=strict))
+
+
+@app.command
+def localize(
+    queries: Path,
+    *,
+    model: Path,
+    output: Path,
+    model_photos: Path | None = None,
+    device: Device = "auto",
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Verbose = False,
+    localization: Annotated[LocalizationSettings, Flat] = LocalizationSettings(),
+) -> None:
+    """Find where photos were taken, in the frame of a model.
+
+    Killed or interrupted, the same command goes on where it stopped. New queries join in.
+
+    Args:
+        queries: Folder of photos, or one photo.
+        model: OUT of reconstruct, or a COLMAP model.
+        output: Name of the results: OUTPUT.txt in hloc's format, OUTPUT.json, and OUTPUT.html to look at.
+        model_photos: Folder of the model's photos, for a model made elsewhere or where they have moved.
+        device: Where the networks run.
+        strict: Refuse broken photos instead of telling them in the results.
+        verbose: Tell more on the way.
+    """
+    import gim_sfm
+
+    start_log(verbose)
+    settings = given(localization)
+    print(
+        gim_sfm.localize(
+            queries, model, output, model_photos=model_photos, device=device, strict=strict, **settings
+        )
+    )
+
+
+@app.command
+def extend(
+    photos: Path,
+    *,
+    model: Path,
+    output: Path | None = None,
+    model_photos: Path | None = None,
+    recipe: Path | None = None,
+    device: Device = "auto",
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Verbose = False,
+    extension: Annotated[ExtensionSettings, Flat] = ExtensionSettings(),
+    matching: Annotated[MatchingSettings, Flat] = MatchingSettings(),
+) -> None:
+    """Add new photos to a model that `reconstruct` made, or to a COLMAP model made elsewhere.
+
+    Killed or interrupted, the same command goes on where it stopped. The former model is kept in former/.
+
+    Args:
+        photos: Folder with the new photos: that of the old ones, one within it, or another.
+        model: OUT of `reconstruct`, which grows in place; or a COLMAP model, which stays as it is.
+        output: Folder for the larger map, instead of in place.
+        model_photos: Folder of the old photos, for a COLMAP model or if they have moved.
+        recipe: TOML file of settings, for a COLMAP model; a map has its own. The same goes for the matcher.
+        device: Where the networks run.
+        strict: Refuse broken photos instead of leaving them out.
+        verbose: Tell more on the way.
+    """
+    import gim_sfm
+
+    start_log(verbose)
+    base = Recipe.load(recipe) if recipe else None
+    asked = given(matching)
+    chosen = (base or Recipe()).with_settings(asked) if asked else base
+    result = gim_sfm.extend(
+        photos,
+        model,
+        output=output,
+        model_photos=model_photos,
+        recipe=chosen,
+        device=device,
+        strict=strict,
+        **given(extension),
+    )
+    print(result)
 
 
 @app.command

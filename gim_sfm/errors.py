@@ -1,5 +1,7 @@
 """Errors that a person can act on: what was found, where, and what to do about it."""
 
+from collections.abc import Sequence
+
 
 class GimSfmError(Exception):
     """Base of every error this package raises on purpose.
@@ -36,6 +38,20 @@ class WeightsError(GimSfmError):
 
 class ReconstructionError(GimSfmError):
     """The photos were read and matched, but no model came of it; says why."""
+
+
+class LocalizationError(GimSfmError):
+    """A photo that sees nothing of the model, or too little to be sure where it was taken; says which.
+
+    Args:
+        message: What was found.
+        remedy: What the person can do about it.
+        partners: Photos of the model that it was compared with.
+    """
+
+    def __init__(self, message: str, *, remedy: str, partners: Sequence[str] = ()) -> None:
+        super().__init__(message, remedy=remedy)
+        self.partners = tuple(partners)
 
 
 class RegistrationError(GimSfmError):

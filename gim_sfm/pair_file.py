@@ -3,7 +3,7 @@
 import difflib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gim_sfm.errors import InputError, OutputError
@@ -37,6 +37,43 @@ def from_file(path: Path, names: Sequence[str]) -> list[Pair]:
     if not pairs:
         raise InputError(f"{path} names no pair of photos.", remedy="write one pair a line: name0 name1")
     return pairs
+
+
+def read_partners(path: Path, queries: Sequence[str], photos: Sequence[str]) -> dict[str, list[str]]:
+    """Reads which photos each query shall be compared with: `query photo` a line, in this order.
+
+    Written as for `from_file`. Such lists are often made for more queries than there are, and before it is
+    known which photos a model has: lines that name others are passed over, which a warning tells.
+
+    Args:
+        path: Text file in UTF-8.
+        queries: The queries.
+        photos: The photos; a query may be called like one of them.
+
+    Returns:
+        Photos by query, in the order of the list; an empty list for a query that it does not name.
+
+    Raises:
+        InputError: The file cannot be read, a line can be read in two ways, or none names two of them.
+    """
+    partners: dict[str, list[str]] = {query: [] for query in queries}
+    firsts, seconds = frozenset(queries), frozenset(photos)
+    strange = []
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        where = f"{path}, line {number}"
+        found = _read_cut(line.rstrip("\r"), lambda pair: pair[0] in firsts and pair[1] in seconds, where)
+        if found is not None and found[1] not in partners[found[0]]:
+            partners[found[0]].append(found[1])
+        if found is None and line.strip() and not line.lstrip().startswith("#"):
+            strange.append(where)
+    if not any(partners.values()):
+        raise InputError(
+            f"{path} names no query together with a photo of the model.",
+            remedy="Write one pair a line, query photo, with names as they are relative to their folders.",
+        )
+    if strange:
+        logger.warning("%d lines name no query or no photo of the model, first %s", len(strange), strange[0])
+    return partners
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
@@ -74,8 +111,16 @@ def _parse(line: str, known: frozenset[str], where: str) -> Pair | None:
     """The pair that a line names; none if it names none on purpose."""
     if not line.strip():
         return None
+    found = _read_cut(line, known.issuperset, where)
+    if found is not None or line.lstrip().startswith("#"):
+        return found
+    raise _unreadable(line, known, where)
+
+
+def _read_cut(line: str, is_pair: Callable[[Pair], bool], where: str) -> Pair | None:
+    """The pair that a line names, by the first way of writing that gives one; none if no way does."""
     for readings in (_cut_at_tab(line), _cut_anywhere(line), _cut_by_quotes(line)):
-        possible = sorted({pair for pair in readings if known.issuperset(pair)})
+        possible = sorted({pair for pair in readings if is_pair(pair)})
         if len(possible) == 1:
             return possible[0]
         if possible:
@@ -83,9 +128,7 @@ def _parse(line: str, known: frozenset[str], where: str) -> Pair | None:
                 f"{where}: {line!r} can be read in {len(possible)} ways, as {possible[0]} or {possible[1]}.",
                 remedy="put a tab between the two names",
             )
-    if line.lstrip().startswith("#"):
-        return None
-    raise _unreadable(line, known, where)
+    return None
 
 
 def _cut_at_tab(line: str) -> Iterator[Pair]:

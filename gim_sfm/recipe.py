@@ -24,12 +24,9 @@ class Section(BaseModel):
 _S = TypeVar("_S", bound=Section)
 
 
-class MatcherSettings(Section):
-    """Which matcher, and how it is run."""
+class NetworkSettings(Section):
+    """How a matcher is run."""
 
-    matcher: str = Field(
-        "aliked-lightglue", description="Name of the matcher; `gim-sfm matchers` lists them."
-    )
     weights: Path | None = Field(
         None, description="Folder with the weight files, or one file of weights trained further."
     )
@@ -46,6 +43,14 @@ class MatcherSettings(Section):
     )
     batch: int | None = Field(
         None, ge=1, description="Photos or pairs that the network takes at once [1, on a GPU more]."
+    )
+
+
+class MatcherSettings(NetworkSettings):
+    """Which matcher, and how it is run."""
+
+    matcher: str = Field(
+        "aliked-lightglue", description="Name of the matcher; `gim-sfm matchers` lists them."
     )
 
 
@@ -66,6 +71,17 @@ class MatchingSettings(MatcherSettings):
     )
     rescue: str | None = Field(
         None, description="Second matcher, for photos that the first one links weakly or not at all."
+    )
+
+
+class GivenSettings(Section):
+    """Keypoints and matches that are there already."""
+
+    features: Path | None = Field(
+        None, description="Features file of hloc or an earlier run to go on from, with --matches."
+    )
+    matches: Path | None = Field(
+        None, description="Matches file of hloc or an earlier run to go on from, with --features."
     )
 
 
@@ -150,6 +166,43 @@ class CalibrationSettings(Section):
     )
 
 
+class ExtensionSettings(Section):
+    """How new photos join a model."""
+
+    old_photos: Literal["adjust", "fixed"] = Field(
+        "fixed",
+        description="Poses and cameras of the model: kept to the bit, or adjusted along with the new photos, "
+        "which is better where the model is small or weak.",
+    )
+    pairs: Literal["auto", "exhaustive", "cascade", "file"] = Field(
+        "auto", description="How the pairs that hold a new photo are chosen; auto goes by their number."
+    )
+    neighbours: int = Field(20, ge=1, description="Best partners of each new photo (cascade).")
+    pairs_file: Path | None = Field(None, description="Pair list, one `name0 name1` a line (file).")
+
+
+class LocalizationSettings(NetworkSettings):
+    """How photos are localized against a model."""
+
+    matcher: str | None = Field(
+        None, description="Name of the matcher; `gim-sfm matchers` lists them [the model's]."
+    )
+    pairs: Literal["auto", "exhaustive", "retrieval", "covisible", "file"] = Field(
+        "auto", description="How photos of the model are chosen for a query; auto goes by their number."
+    )
+    neighbours: int = Field(
+        10, ge=1, description="Photos of the model that a query is compared with (retrieval, covisible)."
+    )
+    pairs_file: Path | None = Field(None, description="Pair list, one `query photo` a line (file).")
+    intrinsics: Path | None = Field(
+        None, description="Known intrinsics: hloc's list (name MODEL W H params), a COLMAP model or JSON."
+    )
+    rig: Path | None = Field(
+        None, description="COLMAP's rig file (JSON): queries of equal name after the prefix are one moment."
+    )
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+
+
 class MatcherKeywords(TypedDict, total=False):
     """`MatcherSettings` as keywords."""
 
@@ -175,6 +228,8 @@ class ReconstructSettings(MatcherKeywords, total=False):
     masks: Path | str | None
     tracks: Literal["auto", "anchored", "merged", "quantised", "coarse-grid"]
     rescue: str | None
+    features: Path | str | None
+    matches: Path | str | None
     pairs: Literal[
         "auto",
         "exhaustive",
@@ -205,10 +260,37 @@ class ReconstructSettings(MatcherKeywords, total=False):
     refinement: Literal["auto", "on", "off"]
 
 
+class ExtendSettings(TypedDict, total=False):
+    """`ExtensionSettings` as keywords."""
+
+    old_photos: Literal["adjust", "fixed"]
+    pairs: Literal["auto", "exhaustive", "cascade", "file"]
+    neighbours: int
+    pairs_file: Path | str | None
+
+
+class LocalizeSettings(TypedDict, total=False):
+    """`LocalizationSettings` as keywords."""
+
+    matcher: str | None
+    weights: Path | str | None
+    image_size: int | None
+    max_keypoints: int | None
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    batch: int | None
+    pairs: Literal["auto", "exhaustive", "retrieval", "covisible", "file"]
+    neighbours: int
+    pairs_file: Path | str | None
+    intrinsics: Path | str | None
+    rig: Path | str | None
+    seed: int
+
+
 class Recipe(Section):
     """Every setting of a reconstruction."""
 
     matching: MatchingSettings = MatchingSettings()
+    given: GivenSettings = GivenSettings()
     pairing: PairingSettings = PairingSettings()
     camera: CameraSettings = CameraSettings()
     mapping: MappingSettings = MappingSettings()

@@ -101,9 +101,13 @@ def describe_collection(
     Raises:
         InputError: No photo has features.
     """
-    teachers = names[:: math.ceil(len(names) / _TEACHERS)] if names else names
-    vlad = Vlad.fit((features(name) for name in teachers), words=words, seed=seed)
+    vlad = Vlad.fit((features(name) for name in teachers(names)), words=words, seed=seed)
     return describe_all((features(name) for name in names), vlad, count=len(names))
+
+
+def teachers(names: Sequence[str]) -> Sequence[str]:
+    """Photos spread evenly over a collection, enough to learn a codebook from."""
+    return names[:: math.ceil(len(names) / _TEACHERS)] if names else names
 
 
 def describe_all(

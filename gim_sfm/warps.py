@@ -165,8 +165,8 @@ def carry_anchors(
     Returns:
         Those of the first photo with their places in the second, then those of the second.
     """
-    places1, certainty0 = _round_trip(there, back, anchors0, tolerances[0], certain)
-    places0, certainty1 = _round_trip(back, there, anchors1, tolerances[1], certain)
+    places1, certainty0 = round_trip(there, back, anchors0, tolerances[0], certain)
+    places0, certainty1 = round_trip(back, there, anchors1, tolerances[1], certain)
     kept0, kept1 = certainty0 > 0, certainty1 > 0
     return Correspondences(
         np.concatenate([anchors0[kept0], places0[kept1]]),
@@ -175,10 +175,21 @@ def carry_anchors(
     )
 
 
-def _round_trip(
+def round_trip(
     there: Carrier, back: Carrier, points: Float32[np.ndarray, "n 2"], tolerance: float, certain: float
 ) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, " n"]]:
-    """Places there, and their certainty: 0 where it is too small or the way back leads elsewhere."""
+    """Carries points there, and back to see whether they hold.
+
+    Args:
+        there: The way there.
+        back: The way back.
+        points: (x, y) in file pixels of their own photo.
+        tolerance: File pixels of that photo by which the round trip may miss.
+        certain: Smallest certainty.
+
+    Returns:
+        Places there, and their certainty: 0 where it is too small or the way back leads elsewhere.
+    """
     places, certainty = there.carry(points)
     going = np.flatnonzero(certainty >= certain)
     returned, certainty_back = back.carry(places[going])

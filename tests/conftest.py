@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from localization_kit import Place, map_courtyard
 
 from gim_sfm import matchers
 from gim_sfm.drawn_world import DrawnWorld, draw_world
@@ -48,3 +49,9 @@ def drawn_photos(drawn_world: DrawnWorld, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("drawn") / "photos"
     drawn_world.write(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def mapped_place(drawn_world: DrawnWorld, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The courtyard, mapped in the frame of its truth without three photos; do not change what is in it."""
+    return map_courtyard(drawn_world, tmp_path_factory.mktemp("mapped"))

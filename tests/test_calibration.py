@@ -7,7 +7,7 @@ import pycolmap
 import pytest
 
 from gim_sfm.sfm import jackknife
-from gim_sfm.sfm.calibration import LOSS_SCALE, MIN_PHOTOS, Freedom, _adjusted, _jackknife, calibrate
+from gim_sfm.sfm.calibration import LOSS_SCALE, MIN_PHOTOS, Freedom, adjusted, _jackknife, calibrate
 
 SIZE = (1024, 768)
 FOCAL = 1000.0
@@ -116,7 +116,7 @@ def principal_point(model: pycolmap.Reconstruction, number: int = 1) -> np.ndarr
 @pytest.mark.parametrize(("kind", "photos"), [("round", 12), ("arc", 24)])
 def test_a_shifted_principal_point_is_found_and_the_poses_with_it(kind, photos):
     made = world(kind, photos, shift=(40, -25))
-    plain = np.median(relative_errors(_adjusted(made.model, Freedom()), made.poses))
+    plain = np.median(relative_errors(adjusted(made.model, Freedom()), made.poses))
     done = calibrate(made.model)
     (camera,) = done.cameras
     assert camera.verdict.startswith("Freed:")
@@ -186,13 +186,13 @@ def test_photos_without_shared_camera_cost_nothing():
 
 def test_leaving_photos_out_in_one_linearisation_is_like_adjusting_again():
     made = world(photos=10, shift=(10, 5))
-    fitted = _adjusted(made.model, Freedom(principal_point=frozenset([1])))
+    fitted = adjusted(made.model, Freedom(principal_point=frozenset([1])))
     groups = [[1, 2], [5], [9, 10]]
     for group, answer in zip(groups, jackknife.leave_out(fitted, [1], groups, LOSS_SCALE), strict=True):
         rest = pycolmap.Reconstruction(fitted)
         for image_id in group:
             rest.deregister_frame(rest.images[image_id].frame_id)
-        again = _adjusted(rest, Freedom(principal_point=frozenset([1]))).cameras[1].params
+        again = adjusted(rest, Freedom(principal_point=frozenset([1]))).cameras[1].params
         moved = np.abs(again - fitted.cameras[1].params)
         assert np.all(np.abs(answer[1] - again) < 0.25 * moved + [0.1, 0.1, 0.1, 1e-3])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cloud_kit import yard
+from hloc_kit import require_hloc
 from zeb_kit import write_photo_set
 
 import gim_sfm
@@ -84,12 +85,33 @@ def test_the_examples_run(drawn_photos: Path, tmp_path: Path, xfeat_weights: str
         write_cloud(path, yard(np.random.default_rng(0)))
     assert run("merge_scans.py", *clouds).startswith("overlap")
     assert len(read_cloud(clouds[2])) == 2 * len(read_cloud(clouds[0]))
+    photos, queries = (tmp_path / name for name in ("mapped", "queries"))
+    for name in names:
+        folder = queries if name == names[3] else photos
+        folder.mkdir(exist_ok=True)
+        (folder / name).symlink_to(drawn_photos / name)
+    told = run("localize_photos.py", photos, queries, tmp_path / "map")
+    assert "1 of 1 photos localized" in told
+    assert told.count("by way of") == 7
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
         "merge_scans.py",
         "reconstruct_folder.py",
         "camera_positions.py",
         "compare_matchers.py",
+        "inside_hloc.py",
+        "localize_photos.py",
     }
+
+
+def test_the_example_inside_hloc_runs(drawn_photos: Path, tmp_path: Path) -> None:
+    require_hloc()
+    query = min(path.name for path in drawn_photos.glob("*.jpg"))
+    example = [sys.executable, "-W", "ignore", ROOT / "examples" / "inside_hloc.py"]
+    done = subprocess.run(
+        [*example, drawn_photos, tmp_path, query], check=True, capture_output=True, text=True
+    )
+    assert "num_reg_frames = 7" in done.stdout
+    assert f"{query} " in done.stdout
 
 
 def test_a_verb_that_does_not_exist_is_an_attribute_error() -> None:

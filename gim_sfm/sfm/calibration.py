@@ -130,13 +130,13 @@ def calibrate(model: pycolmap.Reconstruction, *, fixed: Iterable[int] = (), seed
         seed: Draws the tracks that are looked at and those held out.
     """
     plain = Freedom(frozenset(fixed))
-    sample = _adjusted(_thinned(model, seed), plain)
+    sample = adjusted(_thinned(model, seed), plain)
     tested = frozenset(number for number in model.cameras if not _why_not_tested(model, plain, number))
     principal, larger = _evidence(sample, tested)
     chosen = Freedom(plain.fixed, _convinced(principal, sample), larger)
     held_out = _held_out_errors(sample, plain, chosen, seed)
     chosen = _without_worse(chosen, held_out)
-    final = _adjusted(model, chosen)
+    final = adjusted(model, chosen)
     pycolmap.ObservationManager(final).filter_all_points3D(MAX_ERROR, MIN_ANGLE)
     final.update_point_3d_errors()
     cameras = (
@@ -202,7 +202,7 @@ def _image_ids(model: pycolmap.Reconstruction, number: int) -> list[int]:
     ]
 
 
-def _adjusted(model: pycolmap.Reconstruction, freedom: Freedom) -> pycolmap.Reconstruction:
+def adjusted(model: pycolmap.Reconstruction, freedom: Freedom) -> pycolmap.Reconstruction:
     """A copy of the model after a robust adjustment.
 
     COLMAP frees the principal points of all cameras or of none. Where some are to be free and others not, the
@@ -210,7 +210,7 @@ def _adjusted(model: pycolmap.Reconstruction, freedom: Freedom) -> pycolmap.Reco
     """
     model = pycolmap.Reconstruction(model)
     for number, name in freedom.models.items():
-        _enlarge(model.cameras[number], name)
+        enlarge(model.cameras[number], name)
     others = frozenset(model.cameras) - freedom.fixed - freedom.principal_point
     for _ in range(ROUNDS if others and freedom.principal_point else 1):
         if freedom.principal_point:
@@ -221,11 +221,7 @@ def _adjusted(model: pycolmap.Reconstruction, freedom: Freedom) -> pycolmap.Reco
 
 
 def _adjust(model: pycolmap.Reconstruction, constant: Iterable[int], *, principal_point: bool) -> None:
-    options = pycolmap.BundleAdjustmentOptions(refine_principal_point=principal_point, print_summary=False)
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = LOSS_SCALE
-    options.ceres.solver_options.num_threads = 1
-    options.ceres.solver_options.function_tolerance = TOLERANCE
+    options = robust_options(principal_point=principal_point)
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
@@ -235,7 +231,44 @@ def _adjust(model: pycolmap.Reconstruction, constant: Iterable[int], *, principa
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 
 
-def _enlarge(camera: pycolmap.Camera, name: str) -> None:
+def adjust_points(model: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
+    """A copy of a model whose points fit its keypoints best, while poses and cameras stay to the bit."""
+    moved = pycolmap.Reconstruction(model)
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in moved.reg_image_ids():
+        config.add_image(image_id)
+        config.set_constant_rig_from_world_pose(moved.images[image_id].frame_id)
+    for number in moved.cameras:
+        config.set_constant_cam_intrinsics(number)
+    pycolmap.create_default_bundle_adjuster(robust_options(), config, moved).solve()
+    put_back(moved, model)
+    pycolmap.ObservationManager(moved).filter_all_points3D(MAX_ERROR, MIN_ANGLE)
+    moved.update_point_3d_errors()
+    return moved
+
+
+def put_back(changed: pycolmap.Reconstruction, model: pycolmap.Reconstruction) -> None:
+    """Gives photos and cameras that an adjustment held, in place, to the bit what they had before it."""
+    for number in model.reg_image_ids():
+        before, after = model.images[number].frame, changed.images[number].frame
+        assert before is not None and after is not None
+        after.rig_from_world = before.rig_from_world
+    for number, camera in model.cameras.items():
+        changed.cameras[number].params = camera.params
+
+
+def robust_options(*, principal_point: bool = False) -> pycolmap.BundleAdjustmentOptions:
+    """An adjustment with Cauchy's loss, in one thread, that frees focal lengths and distortion."""
+    options = pycolmap.BundleAdjustmentOptions(refine_principal_point=principal_point, print_summary=False)
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = LOSS_SCALE
+    options.ceres.solver_options.num_threads = 1
+    options.ceres.solver_options.function_tolerance = TOLERANCE
+    return options
+
+
+def enlarge(camera: pycolmap.Camera, name: str) -> None:
+    """Makes a camera one of a model that has one more term, which is zero at first."""
     if camera.model_name != name:
         params = [*camera.params.tolist(), 0.0]
         camera.model = pycolmap.CameraModelId.__members__[name]
@@ -264,7 +297,7 @@ def _evidence(
         return {}, {}
     models = {number: sample.cameras[number].model_name for number in tested}
     grown = {number: LARGER_MODEL[name] for number, name in models.items() if name in LARGER_MODEL}
-    fitted = _adjusted(sample, Freedom(frozenset(sample.cameras) - tested, tested, grown))
+    fitted = adjusted(sample, Freedom(frozenset(sample.cameras) - tested, tested, grown))
     repeated = {number: np.array(params) for number, params in _left_out(fitted, tested).items()}
     principal = {}
     for number in tested:
@@ -331,7 +364,7 @@ def _held_out_errors(
     if not changed:
         return {}
     training, held_out = _split(sample, seed)
-    errors = [_errors(_adjusted(training, freedom), held_out) for freedom in (plain, chosen)]
+    errors = [_errors(adjusted(training, freedom), held_out) for freedom in (plain, chosen)]
     return {
         number: (float(errors[0][mine].mean()), float(errors[1][mine].mean()))
         for number in changed

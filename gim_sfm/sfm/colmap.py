@@ -4,7 +4,7 @@ COLMAP puts the origin of an image at the corner of its first pixel, this packag
 Camera parameters given as a COLMAP model with its parameter list are COLMAP's and pass through as they are.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -209,22 +209,36 @@ def write_database(
     """
     with replacing(path) as temporary:
         with pycolmap.Database.open(temporary) as database, pycolmap.DatabaseTransaction(database):
-            image_ids = _write_images(database, cameras)
+            image_ids = write_images(database, cameras)
             _write_features(database, image_ids, keypoints)
-            _write_pairs(database, image_ids, matches, geometries)
-            _write_positions(database, cameras, image_ids, gps or {})
+            write_pairs(database, image_ids, matches, geometries)
+            write_positions(database, cameras, image_ids, gps or {})
         for leftover in ("-wal", "-shm", "-journal"):
             path.with_name(path.name + leftover).unlink(missing_ok=True)
 
 
-def _write_images(database: pycolmap.Database, cameras: Cameras) -> dict[str, int]:
-    for camera_id, camera in sorted({camera.camera_id: camera for camera in cameras.values()}.items()):
+def write_images(
+    database: pycolmap.Database, cameras: Cameras, *, known: Collection[int] = (), start: int = 1
+) -> dict[str, int]:
+    """Writes photos with their cameras, and rigs and frames of their own.
+
+    Args:
+        database: Takes them.
+        cameras: Camera of each photo.
+        known: Cameras that stand in the database already.
+        start: Number of the first photo; they follow by sorted name.
+
+    Returns:
+        The number of each photo.
+    """
+    distinct = {camera.camera_id: camera for camera in cameras.values() if camera.camera_id not in known}
+    for camera_id, camera in sorted(distinct.items()):
         database.write_camera(camera, use_camera_id=True)
         rig = pycolmap.Rig(rig_id=camera_id)
         rig.add_ref_sensor(camera.sensor_id)
         database.write_rig(rig, use_rig_id=True)
     image_ids: dict[str, int] = {}
-    for image_id, (name, camera) in enumerate(sorted(cameras.items()), start=1):
+    for image_id, (name, camera) in enumerate(sorted(cameras.items()), start=start):
         image = pycolmap.Image(name=name, camera_id=camera.camera_id, image_id=image_id)
         database.write_image(image, use_image_id=True)
         frame = pycolmap.Frame(frame_id=image_id, rig_id=camera.camera_id)
@@ -244,12 +258,13 @@ def _write_features(
             database.write_keypoints(image_ids[name], to_colmap(points).astype(np.float32))
 
 
-def _write_pairs(
+def write_pairs(
     database: pycolmap.Database,
     image_ids: Mapping[str, int],
     matches: Iterable[tuple[Pair, Int32[np.ndarray, "m 2"]]],
     geometries: Iterable[tuple[Pair, pycolmap.TwoViewGeometry]],
 ) -> None:
+    """Writes matches and verified geometries between photos that have a number, as `write_database` does."""
     for (name0, name1), indices in matches:
         if name0 in image_ids and name1 in image_ids:
             database.write_matches(image_ids[name0], image_ids[name1], indices.astype(np.uint32))
@@ -258,12 +273,13 @@ def _write_pairs(
             database.write_two_view_geometry(image_ids[name0], image_ids[name1], geometry)
 
 
-def _write_positions(
+def write_positions(
     database: pycolmap.Database,
     cameras: Cameras,
     image_ids: Mapping[str, int],
     gps: Mapping[str, Position | None],
 ) -> None:
+    """Writes the positions of photos that carry them, as `write_database` does."""
     for name, position in sorted(gps.items()):
         if name in image_ids and position is not None and position[2] is not None:
             data = pycolmap.data_t(cameras[name].sensor_id, image_ids[name])

@@ -1,6 +1,7 @@
 """What a person already knows of the cameras: intrinsics and poses, from a COLMAP model or a JSON file."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,11 @@ import pycolmap
 
 from gim_sfm.errors import InputError
 from gim_sfm.sfm.colmap import HALF_PIXEL, make_camera
+
+_LISTED = re.compile(
+    r"(?P<name>.+?)\s+(?P<model>[A-Z][A-Z0-9_]+)\s+(?P<width>\d+)\s+(?P<height>\d+)"
+    r"\s+(?P<params>\S+(?:\s+[-+.\deE]+)*)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,8 @@ def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
         path: A COLMAP model folder (text or binary), or a JSON file `{name: entry}` where an entry is either
             `{"model", "width", "height", "params"}` as COLMAP writes them, or `{"K", "width", "height"}` with
             the 3x3 calibration matrix in pixels, the first pixel's centre at (0, 0). `{"images": {}}` around
-            it is fine.
+            it is fine. A file of suffix .txt is a list of queries as hloc has it, `name MODEL W H p1 p2 ...`
+            a line.
 
     Raises:
         InputError: The file cannot be read or an entry is incomplete.
@@ -41,6 +48,8 @@ def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
     if path.is_dir():
         model = read_model(path)
         return {image.name: model.cameras[image.camera_id] for image in model.images.values()}
+    if path.suffix == ".txt":
+        return _shared_cameras(path, _read_list(path))
     return _shared_cameras(path, _read_entries(path))
 
 
@@ -90,6 +99,31 @@ def _read_entries(path: Path) -> Mapping[str, Any]:
     entries = document.get("images", document) if isinstance(document, dict) else document
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise InputError(f"{path} is not a table of photos.", remedy='Write {"photo.jpg": {...}, ...}.')
+    return entries
+
+
+def _read_list(path: Path) -> dict[str, dict[str, Any]]:
+    """A list of queries with intrinsics; the model's name ends that of the photo, which may have blanks."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}).", remedy="Give a text file in UTF-8.") from error
+    entries: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _LISTED.fullmatch(line.strip())
+        if found is None:
+            raise InputError(
+                f"{path}, line {number}: {line!r} does not give a photo's intrinsics.",
+                remedy="Write name MODEL WIDTH HEIGHT and the parameters of that COLMAP camera model.",
+            )
+        entries[found["name"]] = {
+            "model": found["model"],
+            "width": found["width"],
+            "height": found["height"],
+            "params": found["params"].split(),
+        }
     return entries
 
 

@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -221,7 +221,7 @@ def _read_attempt(folder: Path, key: str) -> Attempt | None:
 
 def _map_incrementally(job: Job, out: Path) -> str:
     for relaxation in RELAXATIONS:
-        if _cancellable(partial(_run_incremental, job, out, _incremental_options(job, relaxation))):
+        if _cancellable(partial(_run_incremental, job, out, incremental_options(job, relaxation))):
             return relaxation.name
         logger.warning("Nothing initialised with %s.", relaxation.name or "COLMAP's thresholds")
     return RELAXATIONS[-1].name
@@ -246,7 +246,8 @@ def _registered(job: Job, photos: int) -> None:
     job.advance(photos)
 
 
-def _incremental_options(job: Job, relaxation: Relaxation) -> pycolmap.IncrementalPipelineOptions:
+def incremental_options(job: Job, relaxation: Relaxation) -> pycolmap.IncrementalPipelineOptions:
+    """How COLMAP's incremental mapper is to work on a job."""
     options = pycolmap.IncrementalPipelineOptions(
         random_seed=job.seed, num_threads=_threads(job), extract_colors=False
     )
@@ -283,7 +284,7 @@ def _calibrate_view_graph(database: Path, seed: int) -> None:
 
 def _map_hierarchically(job: Job, out: Path) -> str:
     options = pycolmap.HierarchicalPipelineOptions(
-        num_threads=_threads(job), incremental_options=_incremental_options(job, RELAXATIONS[0])
+        num_threads=_threads(job), incremental_options=incremental_options(job, RELAXATIONS[0])
     )
     _cancellable(lambda _: pycolmap.hierarchical_mapping(job.database, job.photos, out, options))
     return ""
@@ -360,7 +361,12 @@ def _posed_reconstruction(database: Path, poses: Mapping[str, KnownView]) -> pyc
 
 
 def publish(
-    models: Sequence[pycolmap.Reconstruction], photos: Path, sparse: Path, provenance: Mapping[str, object]
+    models: Sequence[pycolmap.Reconstruction],
+    photos: Path,
+    sparse: Path,
+    provenance: Mapping[str, object],
+    *,
+    coloured_by: Collection[str] | None = None,
 ) -> None:
     """Colours the points and replaces sparse/ by these models, numbered from 0.
 
@@ -369,13 +375,23 @@ def publish(
         photos: Folder the photo names refer to.
         sparse: The folder to replace.
         provenance: What the models came from; written beside them.
+        coloured_by: Photos that give colours, to points that have none; None for all, to all points.
     """
     with replacing_folder(sparse) as temporary:
         for number, model in enumerate(models):
             (temporary / str(number)).mkdir()
-            model.extract_colors_for_all_images(photos)
+            _colour(model, photos, coloured_by)
             model.write(temporary / str(number))
         (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=1), encoding="utf-8")
+
+
+def _colour(model: pycolmap.Reconstruction, photos: Path, coloured_by: Collection[str] | None) -> None:
+    if coloured_by is None:
+        model.extract_colors_for_all_images(photos)
+        return
+    for number in model.reg_image_ids():
+        if model.images[number].name in coloured_by:
+            model.extract_colors_for_image(number, photos)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -63,6 +63,8 @@ class MatchingJob:
         gps: Latitude, longitude and altitude of photos that carry them.
         seed: Seed of the verification.
         inputs: Digest of all of this.
+        settled: Keypoints by photo that a model holds already: they keep their places and numbers, and others
+            may come after them.
     """
 
     pairs: Sequence[Pair]
@@ -72,18 +74,21 @@ class MatchingJob:
     gps: Mapping[str, tuple[float, float, float]]
     seed: int
     inputs: str
+    settled: Mapping[str, Float32[np.ndarray, "n 2"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class _Matched:
+class Matched:
     """Keypoints, matches and geometry of all pairs that could be matched."""
 
     keypoints: Keypoints
     matches: Indices
     verified: Sequence[VerifiedPair]
+    rescued: tuple[Pair, ...] = ()
 
     @property
     def figures(self) -> tuple[PairFigures, ...]:
+        """Matches and inliers of every pair."""
         return tuple(PairFigures(row.pair, row.matches, row.inliers) for row in self.verified)
 
 
@@ -109,16 +114,12 @@ def build_database(
         OutputError: Something cannot be written; matches made so far are kept.
     """
     figures_path = path.with_suffix(".json")
-    figures = _read_figures(figures_path)
+    figures = read_figures(figures_path)
     if figures is not None and path.exists() and _is_current(figures, job, lost):
         return figures
     lost = sorted(lost or ())
     figures_path.unlink(missing_ok=True)
-    sparse = isinstance(job.first.lineup.matcher, SparseMatcher)
-    matched = _match_sparse(job, watch) if sparse else _match_and_join(job, watch)
-    rescued: tuple[Pair, ...] = ()
-    if job.rescue is not None:
-        matched, rescued = _rescue(job, job.rescue, matched, lost, watch)
+    matched = match_and_verify(job, watch, lost)
     with watch.stage("database"):
         keypoints = {name: matched.keypoints(name) for name in job.cameras}
         write_database(
@@ -135,12 +136,19 @@ def build_database(
             keypoints={name: len(points) for name, points in keypoints.items()},
             pairs=matched.figures,
             tracks=measure_tracks(keypoints, inliers),
-            rescued=rescued,
+            rescued=matched.rescued,
             lost=tuple(lost),
             in_vain=tuple(sorted(in_vain)),
         )
-        write_text(figures_path, json.dumps(asdict(figures)))
+        write_figures(figures_path, figures)
     return figures
+
+
+def match_and_verify(job: MatchingJob, watch: Stopwatch, lost: Collection[str] = ()) -> Matched:
+    """Matches and verifies the pairs of a job; weakly linked photos, and lost ones, are rescued."""
+    sparse = isinstance(job.first.lineup.matcher, SparseMatcher)
+    matched = _match_sparse(job, watch) if sparse else _match_and_join(job, watch)
+    return matched if job.rescue is None else _rescue(job, job.rescue, matched, lost, watch)
 
 
 def _is_current(figures: DatabaseFigures, job: MatchingJob, lost: Collection[str] | None) -> bool:
@@ -148,10 +156,10 @@ def _is_current(figures: DatabaseFigures, job: MatchingJob, lost: Collection[str
     return same and (lost is None or set(lost) == set(figures.lost))
 
 
-def _match_sparse(job: MatchingJob, watch: Stopwatch) -> _Matched:
+def _match_sparse(job: MatchingJob, watch: Stopwatch) -> Matched:
     """Keypoints are the stored ones; verification runs beside matching."""
     first = job.first
-    keypoints = cache(lambda name: first.anchors.read(name).keypoints)
+    keypoints = cache(lambda name: _settled_or_found(job, name))
     with watch.stage("matching"), Verifier(job.cameras, seed=job.seed) as verifier:
 
         def verify(pair: Pair, found: Matches | Correspondences) -> None:
@@ -175,17 +183,19 @@ def _match_sparse(job: MatchingJob, watch: Stopwatch) -> _Matched:
         assert isinstance(found, Matches)
         return found
 
-    return _Matched(keypoints, matches, verified)
+    return Matched(keypoints, matches, verified)
 
 
-def _match_and_join(job: MatchingJob, watch: Stopwatch) -> _Matched:
+def _match_and_join(job: MatchingJob, watch: Stopwatch) -> Matched:
     """Keypoints are made from the matched positions of all pairs, so verification comes after."""
     with watch.stage("matching"):
         outcome = job.first.match(job.pairs)
         watch.note_inside("matching", outcome.seconds_in_network)
     with watch.stage("tracks"):
         pairs = [pair for pair in job.pairs if not outcome.broken.keys() & set(pair)]
-        tracks = job.first.join(pairs)
+        tracks = (
+            job.first.join_to(lambda name: _begun(job, name), pairs) if job.settled else job.first.join(pairs)
+        )
 
     def keypoints(name: str) -> Float32[np.ndarray, "n 2"]:
         return tracks.keypoints.get(name, NO_KEYPOINTS)
@@ -194,14 +204,24 @@ def _match_and_join(job: MatchingJob, watch: Stopwatch) -> _Matched:
     def matches(pair: Pair) -> Matches:
         return tracks.matches(pair, job.first.read(pair))
 
-    return _Matched(keypoints, matches, _verify(job, pairs, keypoints, matches, watch))
+    return Matched(keypoints, matches, _verify(job, pairs, keypoints, matches, watch))
+
+
+def _settled_or_found(job: MatchingJob, name: str) -> Float32[np.ndarray, "n 2"]:
+    return job.settled[name] if name in job.settled else job.first.anchors.read(name).keypoints
+
+
+def _begun(job: MatchingJob, name: str) -> Float32[np.ndarray, "n 2"]:
+    """Keypoints that joined matches shall meet: those of a model, or a detector's where they go by these."""
+    by_detector = name in job.settled or job.first.lineup.carries
+    return _settled_or_found(job, name) if by_detector else NO_KEYPOINTS
 
 
 def _rescue(
-    job: MatchingJob, rescue: Positions, base: _Matched, lost: Collection[str], watch: Stopwatch
-) -> tuple[_Matched, tuple[Pair, ...]]:
+    job: MatchingJob, rescue: Positions, base: Matched, lost: Collection[str], watch: Stopwatch
+) -> Matched:
     """Asks the second matcher about the photos that hang by a thread; keeps what makes a pair stronger."""
-    weak = weakly_linked(list(job.cameras), base.figures) | set(lost)
+    weak = (weakly_linked(list(job.cameras), base.figures) | set(lost)) - job.settled.keys()
     pairs = pairs_to_rescue(base.figures, weak)
     with watch.stage("rescue"):
         outcome = rescue.match(pairs)
@@ -224,7 +244,7 @@ def _rescue(
         return joined(pair) if pair in better else base.matches(pair)
 
     verified = [better.get(row.pair, row) for row in base.verified]
-    return _Matched(keypoints, matches, verified), tuple(better)
+    return Matched(keypoints, matches, verified, tuple(better))
 
 
 def _verify(
@@ -245,7 +265,13 @@ def _add(found: Matches, more: Matches) -> Matches:
     )
 
 
-def _read_figures(path: Path) -> DatabaseFigures | None:
+def write_figures(path: Path, figures: DatabaseFigures) -> None:
+    """Writes the figures of a database in one step."""
+    write_text(path, json.dumps(asdict(figures)))
+
+
+def read_figures(path: Path) -> DatabaseFigures | None:
+    """The figures of a database; None where there are none of this version."""
     if not path.exists():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))

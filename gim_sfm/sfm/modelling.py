@@ -12,7 +12,7 @@ import pycolmap
 from gim_sfm import matchers
 from gim_sfm.progress import Advance, stage
 from gim_sfm.recipe import Recipe, digest
-from gim_sfm.sfm.calibration import Calibration, calibrate
+from gim_sfm.sfm.calibration import Calibration, adjust_points, calibrate
 from gim_sfm.sfm.known import read_intrinsics, read_poses
 from gim_sfm.sfm.mapping import (
     PROVENANCE,
@@ -85,7 +85,7 @@ def _inputs(recipe: Recipe, database: DatabaseFigures) -> str:
 def _build(
     photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, watch: Stopwatch
 ) -> dict[str, Any]:
-    known = _known_cameras(out / "database.db", recipe)
+    known = known_cameras(out / "database.db", recipe)
     with watch.stage("mapping", inside=True), stage("Mapping", len(database.keypoints), "photo") as advance:
         if recipe.mapping.poses is None:
             drafts = _map(photos, out, recipe, database, known, advance)
@@ -102,16 +102,14 @@ def _build(
             "calibration": [asdict(row) for row in calibrated[0].cameras],
             "notes": [*drafts.notes, *refined[0]],
         }
-        record |= json.loads(json.dumps(record, default=_plain))
+        record |= json.loads(json.dumps(record, default=plain))
         publish([row.model for row in calibrated], photos, out / "sparse", record)
     return record
 
 
 def _refined(model: pycolmap.Reconstruction, photos: Path, recipe: Recipe) -> list[str]:
     """Places the model's keypoints to sub-pixels, in place; says what came of it."""
-    wanted = recipe.calibration.refinement
-    used = filter(None, [recipe.matching.matcher, recipe.matching.rescue])
-    if wanted == "off" or (wanted == "auto" and all(matchers.find(name).subpixel for name in used)):
+    if not wants_refinement(recipe):
         return []
     done = refine_keypoints(model, lambda name: read_view(photos / name))
     return [
@@ -120,14 +118,23 @@ def _refined(model: pycolmap.Reconstruction, photos: Path, recipe: Recipe) -> li
     ]
 
 
+def wants_refinement(recipe: Recipe) -> bool:
+    """Whether keypoints are placed to sub-pixels, which those of some matchers are already."""
+    wanted = recipe.calibration.refinement
+    used = filter(None, [recipe.matching.matcher, recipe.matching.rescue])
+    return wanted == "on" or (wanted == "auto" and not all(matchers.find(name).subpixel for name in used))
+
+
 def _calibrated(model: pycolmap.Reconstruction, recipe: Recipe, known: frozenset[int]) -> Calibration:
     """The model with cameras as its photos determine them, unless poses or the person fix them."""
+    if recipe.mapping.poses is not None and wants_refinement(recipe):
+        return Calibration(adjust_points(model), ())
     if recipe.mapping.poses is not None or recipe.calibration.self_calibration == "off":
         return Calibration(model, ())
     return calibrate(model, fixed=known, seed=recipe.mapping.seed)
 
 
-def _known_cameras(database: Path, recipe: Recipe) -> frozenset[int]:
+def known_cameras(database: Path, recipe: Recipe) -> frozenset[int]:
     """Cameras in the database whose intrinsics the person gave."""
     with pycolmap.Database.open(database) as opened:
         images = opened.read_all_images()
@@ -137,7 +144,8 @@ def _known_cameras(database: Path, recipe: Recipe) -> frozenset[int]:
     return frozenset(image.camera_id for image in images if image.name in given)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON has in the place of an array."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no place in a record")
@@ -165,7 +173,7 @@ def _map(
     for attempt in attempts:
         for part in attempt.components:
             model = pycolmap.Reconstruction(part.folder)
-            figures.append(_figures(model, part.folder.relative_to(out), attempt.seed, not figures))
+            figures.append(model_figures(model, part.folder.relative_to(out), attempt.seed, not figures))
     notes = [f"Seed {attempt.seed}: {attempt.relaxation}" for attempt in attempts if attempt.relaxation]
     return _Drafts(best, figures, notes)
 
@@ -176,10 +184,11 @@ def _triangulate(photos: Path, out: Path, poses: Path, advance: Advance) -> _Dra
         (temporary / "0").mkdir()
         model = triangulate(out / "database.db", photos, read_poses(poses), temporary / "0")
     advance(model.num_reg_images())
-    return _Drafts([model], [_figures(model, (folder / "0").relative_to(out), 0, True)], [])
+    return _Drafts([model], [model_figures(model, (folder / "0").relative_to(out), 0, True)], [])
 
 
-def _figures(model: pycolmap.Reconstruction, folder: Path, seed: int, best: bool) -> ModelFigures:
+def model_figures(model: pycolmap.Reconstruction, folder: Path, seed: int, best: bool) -> ModelFigures:
+    """What a report tells of a model."""
     names = sorted(image.name for image in model.images.values() if image.has_pose)
     return ModelFigures(
         folder=folder.as_posix(),

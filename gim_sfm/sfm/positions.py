@@ -1,6 +1,7 @@
 """Matched positions of pairs, whatever kind of matcher they come from."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gim_sfm.images import ImageFolder, keep_unmasked, mask_path, read_mask
 from gim_sfm.matchers.contract import Matcher, SemiDenseMatcher, SparseMatcher
 from gim_sfm.matchers.frame import fitted_size
 from gim_sfm.matching import MatchingOutcome, extract_features, match_pairs
+from gim_sfm.recipe import digest
 from gim_sfm.sfm.lineup import Lineup
 from gim_sfm.sfm.tracks import CoarseGrid, Tracks, anchored, coarse_grid, merged, quantised
 from gim_sfm.store import FeatureStore, MatchStore
@@ -25,6 +27,27 @@ MERGED_WITHIN = 3.0
 
 
 Keypoints = Callable[[str], Float32[np.ndarray, "n 2"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all matchers of a run share.
+
+    Attributes:
+        out: Output folder, which takes their stores.
+        folder: The photos.
+        features: Keypoints that repeat.
+        key: What these depend on.
+        masks: Folder of masks; keypoints on black are dropped.
+        strict: Raise on the first photo that cannot be read instead of leaving its pairs out.
+    """
+
+    out: Path
+    folder: ImageFolder
+    features: FeatureStore
+    key: Mapping[str, object]
+    masks: Path | None
+    strict: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +114,7 @@ class Positions:
         return anchored(
             lambda: self._all(pairs),
             anchors=keypoints,
-            snap=lambda name: SNAP * self.pixel(name),
+            snap=lambda name: self._snap * self.pixel(name),
             radius=self._radius,
             keep=self._keep,
         )
@@ -132,6 +155,12 @@ class Positions:
         seen = self.features if finds else PhotoSource(self.folder, self.lineup.decoded)
         return AnchoredSource(seen, self.anchors, self.lineup.longest) if self.lineup.carries else seen
 
+    @property
+    def _snap(self) -> float:
+        """Pixels of the network's input within which a position is a keypoint's, as the joining has it."""
+        reach = {"merged": MERGED_WITHIN, "coarse-grid": self.lineup.row.grid / 2}
+        return reach.get(self.lineup.joining or "", SNAP)
+
     def _radius(self, name: str) -> float:
         return MERGED_WITHIN * self.pixel(name)
 
@@ -145,3 +174,40 @@ class Positions:
         if self.masks is None:
             return np.ones(len(keypoints), bool)
         return keep_unmasked(keypoints, read_mask(mask_path(self.masks, name), self.sizes[name]))
+
+
+def put_to_work(
+    lineup: Lineup,
+    shared: Shared,
+    sizes: Mapping[str, tuple[int, int]],
+    stores: ExitStack,
+    *,
+    prefix: str = "",
+) -> Positions:
+    """A matcher with its stores; keypoints of its own only where it works on others than the shared ones.
+
+    Args:
+        lineup: The matcher.
+        shared: What it shares with others.
+        sizes: (width, height) of every photo.
+        stores: Closes what is opened here.
+        prefix: Begins the names of its stores.
+
+    Raises:
+        OutputError: A store cannot be opened.
+    """
+    key, own = lineup.matches_key, shared.features
+    if isinstance(lineup.matcher, SparseMatcher | SemiDenseMatcher) and key != shared.key:
+        path = shared.out / f"{prefix}own_features.h5"
+        own = stores.enter_context(FeatureStore.open(path, digest(key), key))
+    matches = stores.enter_context(MatchStore.open(shared.out / f"{prefix}matches.h5", digest(key), key))
+    return Positions(
+        lineup=lineup,
+        folder=shared.folder,
+        features=own,
+        matches=matches,
+        anchors=shared.features,
+        sizes=sizes,
+        masks=shared.masks,
+        strict=shared.strict,
+    )

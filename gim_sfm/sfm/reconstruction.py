@@ -13,22 +13,23 @@ from gim_sfm import matchers
 from gim_sfm.archive import exclusive
 from gim_sfm.errors import InputError, ReconstructionError, SettingsError
 from gim_sfm.images import ImageFolder, PhotoHeader, mask_path, signature
-from gim_sfm.matchers.contract import SemiDenseMatcher, SparseMatcher
 from gim_sfm.matching import extract_features
 from gim_sfm.pair_file import write_pairs
 from gim_sfm.recipe import Recipe, ReconstructSettings, digest
 from gim_sfm.sfm.cameras import assumed_cameras, cameras_of
+from gim_sfm.sfm.given import GivenFiles
 from gim_sfm.sfm.lineup import Lineup, assemble, choose_joining, rescue_settings
+from gim_sfm.sfm.maps import link_photos
 from gim_sfm.sfm.matched import DatabaseFigures, MatchingJob, build_database
 from gim_sfm.sfm.modelling import Modelled, build_and_publish
 from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
 from gim_sfm.sfm.planning import Plan, measure_speed, plan_pairs, read_headers
-from gim_sfm.sfm.positions import Positions
+from gim_sfm.sfm.positions import Positions, Shared, put_to_work
 from gim_sfm.sfm.refusals import refuse_collapsed, refuse_two_of_many
 from gim_sfm.sfm.report import PairFigures, RunFacts, build_report, write_report
 from gim_sfm.sfm.stopwatch import Stopwatch
 from gim_sfm.sfm.verification import parallax_degrees
-from gim_sfm.store import FeatureStore, MatchStore
+from gim_sfm.store import FeatureStore
 from gim_sfm.types import Pair
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class _Job:
     recipe: Recipe
     device: str
     strict: bool
+    given: GivenFiles | None
 
 
 def reconstruct(
@@ -104,8 +106,8 @@ def reconstruct(
 
     Args:
         photos: Folder of photos; subfolders are read too.
-        out: Folder for recipe.toml, features.h5, pairs.txt, matches.h5, database.db, tries/, sparse/ (best
-            model first), report.json and report.html.
+        out: Folder for recipe.toml, images (a link), features.h5, pairs.txt, matches.h5, database.db, tries/,
+            sparse/ (best model first), report.json and report.html.
         recipe: Settings, or a TOML file of them; `settings` win over it.
         device: auto, cpu, cuda or mps.
         strict: Raise on the first broken photo instead of leaving it out.
@@ -121,7 +123,7 @@ def reconstruct(
     job = _prepare(photos, out, recipe, device, strict, settings)
     watch = Stopwatch()
     with watch.stage("networks"):
-        lineup = assemble(job.recipe.matching, device)
+        lineup = _line_up(job)
         helper = rescue_settings(job.recipe.matching)
         rescuer = assemble(helper, device, beside=lineup) if helper else None
     with ExitStack() as stores:
@@ -129,13 +131,16 @@ def reconstruct(
         key = lineup.features_key
         features = stores.enter_context(FeatureStore.open(job.out / "features.h5", digest(key), key))
         job.recipe.write(job.out / "recipe.toml")
+        link_photos(job.out, job.folder.root)
         broken, notes = _extract(job, lineup, features, watch)
         headers = {name: head for name, head in read_headers(job.folder)[0].items() if name not in broken}
         choice = _choose(job, headers, features, watch)
-        shared = _Shared(features, key)
+        shared = Shared(job.out, job.folder, features, key, job.recipe.matching.masks, job.strict)
         sizes = {name: header.size for name, header in headers.items()}
-        first = _at_work(job, lineup, shared, sizes, "", stores)
-        second = _at_work(job, rescuer, shared, sizes, "rescue_", stores) if rescuer else None
+        first = put_to_work(lineup, shared, sizes, stores)
+        if job.given:
+            job.given.take_matches(choice.pairs, first)
+        second = put_to_work(rescuer, shared, sizes, stores, prefix="rescue_") if rescuer else None
         matching = _matching_job(job, choice, first, second, headers)
         database = build_database(job.out / "database.db", matching, watch)
         facts = RunFacts(
@@ -212,45 +217,6 @@ def _left_out(modelled: Modelled, matching: MatchingJob) -> set[str]:
     return set(matching.cameras) - registered
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """Keypoints that repeat, for all matchers of a run.
-
-    Attributes:
-        features: The keypoints.
-        key: What they depend on.
-    """
-
-    features: FeatureStore
-    key: Mapping[str, object]
-
-
-def _at_work(
-    job: _Job,
-    lineup: Lineup,
-    shared: _Shared,
-    sizes: Mapping[str, tuple[int, int]],
-    prefix: str,
-    stores: ExitStack,
-) -> Positions:
-    """A matcher with its stores; keypoints of its own only where it works on others than the shared ones."""
-    key, own = lineup.matches_key, shared.features
-    if isinstance(lineup.matcher, SparseMatcher | SemiDenseMatcher) and key != shared.key:
-        path = job.out / f"{prefix}own_features.h5"
-        own = stores.enter_context(FeatureStore.open(path, digest(key), key))
-    matches = stores.enter_context(MatchStore.open(job.out / f"{prefix}matches.h5", digest(key), key))
-    return Positions(
-        lineup=lineup,
-        folder=job.folder,
-        features=own,
-        matches=matches,
-        anchors=shared.features,
-        sizes=sizes,
-        masks=job.recipe.matching.masks,
-        strict=job.strict,
-    )
-
-
 def _prepare(
     photos: Path | str,
     out: Path | str,
@@ -273,22 +239,32 @@ def _prepare(
         raise SettingsError(
             f"{out} is the folder of the photos, too.", remedy="Name another folder for the output."
         )
-    return _Job(folder, Path(out), chosen, device, strict)
+    given = GivenFiles.of(chosen, Path(out))
+    return _Job(folder, Path(out), chosen, device, strict, given)
+
+
+def _line_up(job: _Job) -> Lineup:
+    matching = job.recipe.matching
+    return job.given.line_up(matching) if job.given else assemble(matching, job.device)
 
 
 def _extract(
     job: _Job, lineup: Lineup, features: FeatureStore, watch: Stopwatch
 ) -> tuple[Mapping[str, str], list[str]]:
     with watch.stage("extraction"):
-        outcome = extract_features(
-            job.folder,
-            job.folder.names,
-            lineup.detector,
-            features,
-            longest=lineup.detected,
-            masks=job.recipe.matching.masks,
-            batch=lineup.batch,
-            strict=job.strict,
+        outcome = (
+            job.given.take_features(job.folder, features, strict=job.strict)
+            if job.given
+            else extract_features(
+                job.folder,
+                job.folder.names,
+                lineup.detector,
+                features,
+                longest=lineup.detected,
+                masks=job.recipe.matching.masks,
+                batch=lineup.batch,
+                strict=job.strict,
+            )
         )
     watch.note_inside("extraction", outcome.seconds_in_network)
     usable = len(job.folder.names) - len(outcome.broken)
@@ -311,7 +287,9 @@ def _choose(
         collection = Collection(
             tuple(headers), headers, features, job.recipe.mapping.poses, job.recipe.mapping.seed
         )
-        choice = choose_pairs(job.recipe.pairing, collection)
+        choice = (
+            job.given.choose(features, headers) if job.given else choose_pairs(job.recipe.pairing, collection)
+        )
         write_pairs(job.out / "pairs.txt", choice.pairs)
     logger.info(choice.told)
     return choice
@@ -330,7 +308,7 @@ def _matching_job(
         first.lineup.joining,
         second and second.lineup.matches_key,
         {name: first.anchors.content(name) for name in cameras},
-        _masks_content(job, cameras),
+        masks_content(job.recipe.matching.masks, cameras),
         choice.pairs,
         {name: camera.todict() for name, camera in cameras.items()},
         seed,
@@ -351,26 +329,25 @@ def _matching_job(
     )
 
 
-def _masks_content(job: _Job, names: Iterable[str]) -> dict[str, str]:
+def masks_content(masks: Path | None, names: Iterable[str]) -> dict[str, str]:
     """Digests of the masks there are; they hide keypoints that are made after matching."""
-    masks = job.recipe.matching.masks
     paths = {name: mask_path(masks, name) for name in names} if masks else {}
     return {name: signature(path).digest for name, path in paths.items() if path.exists()}
 
 
 def _named(recipe: Recipe) -> str:
-    chosen = recipe.matching
+    chosen, given = recipe.matching, recipe.given.features
     helped = f", {chosen.rescue} for weakly linked photos on top" if chosen.rescue else ""
-    return chosen.matcher + helped
+    return (f"none, features from {given}" if given else chosen.matcher) + helped
 
 
 def _report(job: _Job, facts: RunFacts, model: pycolmap.Reconstruction | None, watch: Stopwatch) -> Path:
-    pairs = _with_parallax(job.out / "database.db", facts, model)
+    pairs = with_parallax(job.out / "database.db", facts, model)
     timed = replace(facts, pairs=pairs, timings=watch.stages, network_seconds=watch.inside)
     return write_report(job.out, build_report(timed, model), model, job.folder.root)
 
 
-def _with_parallax(
+def with_parallax(
     database: Path, facts: RunFacts, model: pycolmap.Reconstruction | None
 ) -> tuple[PairFigures, ...]:
     """Adds the parallax of the best pairs of photos that were not registered; it may be the reason."""
@@ -423,9 +400,12 @@ def plan(
             f"{len(broken)} of {len(job.folder.names)} photos cannot be read: " + "; ".join(broken.values()),
             remedy="Replace the broken files.",
         )
-    method, pairs = plan_pairs(job.recipe.pairing, headers)
-    lineup = assemble(job.recipe.matching, device)
-    each_photo, each_pair = measure_speed(lineup, job.folder, list(headers))
+    if job.given:
+        method, pairs = f"given by {job.given.matches}", len(job.given.pairs_of(headers)[0])
+        each_photo = each_pair = 0.0
+    else:
+        method, pairs = plan_pairs(job.recipe.pairing, headers)
+        each_photo, each_pair = measure_speed(_line_up(job), job.folder, list(headers))
     return Plan(
         photos=len(headers),
         broken=broken,

@@ -8,7 +8,7 @@ no refinement itself.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +48,9 @@ STEEPEST = 0.15
 
 FLATTEST = 0.3
 """Most thickness over width of the neighbourhood of a point for its surface to be believed."""
+
+REFERENCE_LEAD = 2.0
+"""More than two cosines can differ by."""
 
 LARGEST_ZOOM = 4.0
 NEIGHBOURS = 10
@@ -100,7 +103,26 @@ def read_view(path: Path) -> View:
     return View(cv2.GaussianBlur(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (0, 0), BLUR), frame)
 
 
-def refine_keypoints(model: pycolmap.Reconstruction, read: Callable[[str], View]) -> Refinement:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of a model is refined.
+
+    Attributes:
+        points: Points whose observations are looked at; None for all.
+        is_settled: Whether an observation, by image id and keypoint index, stays where it is; such ones serve
+            as references before any others do.
+    """
+
+    points: Collection[int] | None = None
+    is_settled: Callable[[int, int], bool] = lambda _image, _index: False
+
+
+EVERYTHING = Share()
+
+
+def refine_keypoints(
+    model: pycolmap.Reconstruction, read: Callable[[str], View], share: Share = EVERYTHING
+) -> Refinement:
     """Moves the keypoints of a model, in place, to where their track's reference patch is found.
 
     Observations whose patch is not found again are taken off their point. Poses, cameras and the points that
@@ -109,12 +131,13 @@ def refine_keypoints(model: pycolmap.Reconstruction, read: Callable[[str], View]
     Args:
         model: Registered photos with triangulated points.
         read: Gives a photo by its name.
+        share: What of the model; the rest is neither looked at nor moved.
 
     Returns:
         How many observations moved, and how far.
     """
     cached = lru_cache(maxsize=CACHED_PHOTOS)(read)
-    tracks = _tracks(model)
+    tracks = _tracks(model, share)
     moved = 0
     shifts = [np.zeros(0)]
     lost: list[tuple[int, int]] = []
@@ -135,8 +158,9 @@ def refine_keypoints(model: pycolmap.Reconstruction, read: Callable[[str], View]
     return Refinement(len(tracks.point), moved, median)
 
 
-def _tracks(model: pycolmap.Reconstruction) -> _Tracks:
-    points = [model.points3D[number] for number in sorted(model.points3D)]
+def _tracks(model: pycolmap.Reconstruction, share: Share) -> _Tracks:
+    chosen = sorted(model.points3D if share.points is None else share.points)
+    points = [model.points3D[number] for number in chosen]
     xyz = np.array([point.xyz for point in points]).reshape(-1, 3)
     centres = {image.image_id: image.projection_center() for image in model.images.values() if image.has_pose}
     normals, thickness = _surfaces(xyz)
@@ -149,11 +173,13 @@ def _tracks(model: pycolmap.Reconstruction) -> _Tracks:
         normals[number] *= 1.0 if normals[number] @ middle > 0 else -1.0
         if thickness[number] > FLATTEST or (sights @ normals[number]).min() < STEEPEST:
             normals[number] = middle / max(np.linalg.norm(middle), 1e-12)
-        best = int(np.argmax(sights @ middle))
+        settled = np.array([share.is_settled(part.image_id, part.point2D_idx) for part in elements])
+        best = int(np.argmax(sights @ middle + REFERENCE_LEAD * settled))
         reference = elements[best]
         rows += [
             (number, reference.image_id, reference.point2D_idx, element.image_id, element.point2D_idx)
-            for element in elements[:best] + elements[best + 1 :]
+            for place, element in enumerate(elements)
+            if place != best and not settled[place]
         ]
     table = np.array(rows, dtype=np.int64).reshape(-1, 5)
     return _Tracks(xyz, normals, table[:, 0], table[:, 1:3], table[:, 3:5])

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,8 @@ import numpy as np
 import pycolmap
 
 from gim_sfm.files import write_text
-from gim_sfm.sfm.report_page import DRAWN_POINTS, NOTHING_TO_DRAW, Drawing, render_page
+from gim_sfm.sfm.report_page import render_page
+from gim_sfm.sfm.report_scene import draw_model
 from gim_sfm.sfm.track_quality import TrackFigures
 from gim_sfm.threads import processors
 from gim_sfm.types import Pair
@@ -174,7 +175,12 @@ def build_report(facts: RunFacts, model: pycolmap.Reconstruction | None) -> dict
 
 
 def write_report(
-    out: Path, report: Mapping[str, Any], model: pycolmap.Reconstruction | None, photos: Path
+    out: Path,
+    report: Mapping[str, Any],
+    model: pycolmap.Reconstruction | None,
+    photos: Path,
+    *,
+    marked: Collection[str] = (),
 ) -> Path:
     """Writes OUT/report.json and OUT/report.html, each in one step.
 
@@ -183,13 +189,14 @@ def write_report(
         report: What `build_report` returned.
         model: The model to draw.
         photos: Folder of the photos, for thumbnails.
+        marked: Photos that have joined an older model; they stand out among its cameras.
 
     Returns:
         Path of report.html.
     """
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False, default=str) + "\n")
     page = out / "report.html"
-    write_text(page, render_page(report, _drawing(model), photos))
+    write_text(page, render_page(report, draw_model(model, marked), photos))
     return page
 
 
@@ -387,31 +394,3 @@ def _camera_rows(model: pycolmap.Reconstruction | None) -> list[dict[str, Any]]:
 
 def _parameter_names(camera: pycolmap.Camera) -> list[str]:
     return [name.strip() for name in camera.params_info.split(",")]
-
-
-def _drawing(model: pycolmap.Reconstruction | None) -> Drawing:
-    """Camera centres, axes and a share of the points, in world units, for the page."""
-    if model is None or not model.reg_image_ids():
-        return NOTHING_TO_DRAW
-    images = sorted((model.images[key] for key in model.reg_image_ids()), key=lambda image: str(image.name))
-    poses = np.stack([image.cam_from_world().matrix() for image in images])
-    points = [model.points3D[key] for key in sorted(model.points3D) if model.points3D[key].track.length() > 2]
-    points = points or list(model.points3D.values())
-    chosen = points[:: max(1, len(points) // DRAWN_POINTS)]
-    return Drawing(
-        names=tuple(str(image.name) for image in images),
-        cam_from_world=poses,
-        half_fields=np.array([_half_field(model.cameras[image.camera_id]) for image in images]),
-        points=np.array([point.xyz for point in chosen]).reshape(-1, 3),
-        colours=np.array([point.color for point in chosen], dtype=np.uint8).reshape(-1, 3),
-    )
-
-
-def _half_field(camera: pycolmap.Camera) -> tuple[float, float]:
-    """Half the image's width and height at distance 1, for a pyramid to draw."""
-    focal = (
-        float(camera.mean_focal_length())
-        if not camera.is_spherical()
-        else max(camera.width, camera.height) / 2
-    )
-    return camera.width / 2 / focal, camera.height / 2 / focal

@@ -2,10 +2,12 @@
 
 STYLE = """
 :root { --paper: #f6f5f2; --card: #fff; --ink: #22252a; --soft: #6a707a; --line: #e3e1db; --accent: #2563a8;
-  --good: #2e7d4f; --bad: #b3401f; --bar: #7aa6d6; --stage: #10141b; }
+  --good: #2e7d4f; --bad: #b3401f; --bar: #7aa6d6; --mark: #c2511a;
+  --stage: #10141b; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171c; --card: #1d2128; --ink: #e5e7ea; --soft: #98a0ab; --line: #30353e;
-  --accent: #7db3ee; --good: #6cc793; --bad: #f08c6c; --bar: #3f6ea3; --stage: #10141b; } }
+  --accent: #7db3ee; --good: #6cc793; --bad: #f08c6c; --bar: #3f6ea3; --mark: #ff8a4c;
+  --stage: #10141b; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
@@ -13,6 +15,10 @@ main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 30px; margin: 0; font-weight: 650; letter-spacing: -.01em; }
 h2 { font-size: 18px; margin: 0 0 12px; font-weight: 620; }
 p { margin: 4px 0; } .soft { color: var(--soft); } .good { color: var(--good); } .bad { color: var(--bad); }
+.marked { color: var(--mark); }
+.key { display: inline-block; width: 10px; height: 10px; margin: 0 5px 0 8px; border-radius: 2px;
+  background: #ff8a4c; }
+.key.quiet { background: #7f93ad; }
 header { margin-bottom: 22px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px;
   margin: 18px 0 0; }
@@ -38,6 +44,11 @@ td.why { min-width: 200px; font-size: 13px; }
 td.thumb { width: 104px; padding: 4px 9px 4px 0; }
 td.thumb img, td.thumb i { display: block; width: 96px; height: 64px; object-fit: cover; border-radius: 5px;
   background: var(--line); }
+td.seen { width: 184px; padding: 4px 9px 4px 0; }
+td.seen svg, td.seen img, td.seen i { display: block; width: 174px; height: 116px; object-fit: contain;
+  border-radius: 5px; background: var(--line); }
+td.seen path { fill: none; stroke: #ffd23e; stroke-linecap: round; stroke-opacity: .85; }
+td.list { min-width: 130px; font-size: 13px; overflow-wrap: anywhere; }
 .badge { display: inline-block; border-radius: 20px; padding: 1px 9px; font-size: 12.5px; white-space: nowrap;
   border: 1px solid currentColor; }
 svg text { fill: var(--soft); font-size: 11px; font-family: inherit; }
@@ -58,6 +69,7 @@ SCRIPT = """
   const colours = bytes(scene.colours);
   const cameras = new Float32Array(bytes(scene.cameras).buffer);
   const label = document.getElementById('orbit-name');
+  const some = scene.marked.includes(1), isBright = k => !some || scene.marked[k] === 1;
   let turn = 0.6, tilt = 0.45, zoom = 1.5, shiftX = 0, shiftY = 0, held = null, idle = true;
   const place = (x, y, z, size) => {
     const a = x * Math.cos(turn) - y * Math.sin(turn), b = x * Math.sin(turn) + y * Math.cos(turn);
@@ -78,8 +90,10 @@ SCRIPT = """
       const dot = Math.max(1, 4.4 * Math.min(zoom, 3) / (3.2 + far));
       ink.fillRect(x - dot / 2, y - dot / 2, dot, dot);
     }
-    ink.lineWidth = 1.3; ink.strokeStyle = '#ff8a4c';
-    for (let i = 0; i < cameras.length; i += 15) {
+    ink.lineWidth = 1.3;
+    for (const layer of [false, true]) for (let i = 0; i < cameras.length; i += 15) {
+      if (isBright(i / 15) !== layer) continue;
+      ink.strokeStyle = layer ? '#ff8a4c' : '#7f93ad';
       const corner = k => place(cameras[i + 3 * k], cameras[i + 3 * k + 1], cameras[i + 3 * k + 2], size);
       const eye = corner(0), rim = [1, 2, 3, 4].map(corner);
       ink.beginPath();
@@ -102,13 +116,17 @@ SCRIPT = """
     }
     const box = stage.getBoundingClientRect(), size = 1.25 * Math.min(box.width, box.height);
     const x = event.clientX - box.left - box.width / 2, y = event.clientY - box.top - box.height / 2;
-    let best = 12, name = '';
+    let best = 12, name = '', marked = false;
     for (let i = 0; i < cameras.length; i += 15) {
       const p = place(cameras[i], cameras[i + 1], cameras[i + 2], size);
       const gap = Math.hypot(p[0] - x, p[1] - y);
-      if (gap < best) { best = gap; name = scene.names[i / 15]; }
+      const bright = some && isBright(i / 15);
+      if (gap < best || (gap < 12 && gap < best + 1 && bright && !marked)) {
+        best = gap; name = scene.names[i / 15]; marked = bright;
+      }
     }
     label.textContent = name;
+    label.className = marked ? 'marked' : 'soft';
   });
   stage.addEventListener('wheel', event => { event.preventDefault(); idle = false;
     zoom *= Math.exp(-event.deltaY / 600); draw(); }, { passive: false });
