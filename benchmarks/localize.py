@@ -1,8 +1,8 @@
 """Leave one out: each photo of a set is localized against the model of the others.
 
 The set is matched once. For every photo the others are mapped anew from those matches, in one of two ways:
-  free    gim_sfm.reconstruct; the model is laid over the truth by the cameras in it (a similarity), so that an
-          error of a pose holds the model's own errors, too.
+  free    gim_sfm.reconstruct; the model is laid over the truth by the cameras in it (a similarity), so that
+          an error of a pose holds the model's own errors, too.
   known   gim_sfm.reconstruct with the true poses of the others: an error of a pose is the localization's.
 The photo left out is then localized with the map's own matcher, its camera taken for the map's by its size.
 Time is that of a second call (networks, map and files are warm), and beside it, in turn, the time that the

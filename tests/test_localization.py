@@ -169,6 +169,16 @@ def test_intrinsics_for_another_size_are_refused(mapped_place: Place, localizer:
         localizer.localize(mapped_place.queries / NEXT, camera=camera)
 
 
+@pytest.mark.parametrize("focal", [250.0, 2000.0])
+@pytest.mark.parametrize("name", LEFT_OUT[:2])
+def test_intrinsics_that_the_photo_refutes_are_refused(
+    name: str, focal: float, mapped_place: Place, localizer: Localizer
+) -> None:
+    camera = pycolmap.Camera(model="PINHOLE", width=640, height=426, params=[focal, focal, 320, 213])
+    with pytest.raises(LocalizationError, match=rf"{focal:.0f} px \(given\) fits .* one of 53\d px would"):
+        localizer.localize(mapped_place.queries / name, camera=camera)
+
+
 # Photos that see nothing of the map
 
 
@@ -294,6 +304,19 @@ def test_a_rig_needs_focal_lengths(mapped_place: Place, rig: tuple[Path, Path], 
     Image.fromarray(mapped_place.world.images[LEFT_OUT[2]]).save(queries / "right" / "0001.jpg")
     with pytest.raises(LocalizationError, match=r"focal length of right/0001\.jpg is not known"):
         gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", rig=file)
+
+
+def test_a_list_may_name_photos_for_one_camera_of_a_rig(
+    mapped_place: Place, rig: tuple[Path, Path], tmp_path: Path
+) -> None:
+    queries, file = rig
+    listed = tmp_path / "list.txt"
+    listed.write_text("left/0001.jpg view_00.jpg\nleft/0001.jpg view_02.jpg\n")
+    result = gim_sfm.localize(
+        queries, mapped_place.map, tmp_path / "poses", rig=file, pairs="file", pairs_file=listed
+    )
+    assert_true(result, mapped_place.world, OF_RIG)
+    assert rows_of(tmp_path / "poses")["right/0001.jpg"]["photos"] == []
 
 
 @pytest.mark.parametrize(
@@ -480,6 +503,21 @@ def test_another_sparse_matcher_makes_a_map_of_its_own_once(
     shutil.copy(mapped_place.queries / NEXT, tmp_path / "again.jpg")
     gim_sfm.localize(tmp_path / "again.jpg", mapped_place.map, tmp_path / "poses", **settings)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "poses.map").rglob("*.h5")} == before
+
+
+def test_a_semi_dense_matcher_sees_the_landmarks_of_any_map(
+    mapped_place: Place, xfeat_weights: str, wrong: Path, tmp_path: Path
+) -> None:
+    queries = Path(shutil.copytree(mapped_place.queries, tmp_path / "queries"))
+    shutil.copy(wrong / "elsewhere 7.jpg", queries / "elsewhere.jpg")
+    result = gim_sfm.localize(
+        queries, mapped_place.map, tmp_path / "poses", matcher="xfeat-star", image_size=640
+    )
+    assert set(result.failed) == {"elsewhere.jpg"}
+    for name, pose in result.cam_from_world.items():
+        degrees, share = pose_error(pose, mapped_place.world.cam_from_world[name])
+        assert degrees < 0.5
+        assert share < 0.02
 
 
 @pytest.mark.parametrize("form", ["binary", "text"])
