@@ -68,7 +68,7 @@ class Archive:
         self._pending: dict[str, Future[None]] = {}
         self._changing = threading.Lock()
         self._reading = threading.RLock()
-        _make_folder(path.parent)
+        make_folder(path.parent)
         self._journal = Journal(path.with_name(f"{path.name}.journal"))
         try:
             self._begin()
@@ -193,7 +193,7 @@ class Archive:
         self._origin = wanted
         aside = self._superseded_path(former.digest)
         if self.path.exists():
-            _make_folder(aside.parent)
+            make_folder(aside.parent)
             self.path.replace(aside)
             changes = ", ".join(_changes(former.settings, wanted.settings)) or "not told by its settings"
             log.warning("%s was made otherwise (%s); it is kept as %s", self.path, changes, aside)
@@ -326,7 +326,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: It cannot be made, or another run is using it.
     """
-    _make_folder(folder)
+    make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         lock(descriptor, folder)
@@ -350,7 +350,12 @@ def _changes(former: Mapping[str, Any], wanted: Mapping[str, Any], within: str =
             yield f"{within}{name}: {old!r} -> {new!r}"
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those it lies in, unless it is there.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

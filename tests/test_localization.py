@@ -163,6 +163,13 @@ def test_a_list_of_intrinsics_as_hloc_has_it(mapped_place: Place, tmp_path: Path
     assert {row["intrinsics"] for row in rows_of(tmp_path / "poses").values()} == {"given"}
 
 
+def test_intrinsics_of_other_names_are_refused(mapped_place: Place, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"queries/{NEXT} SIMPLE_PINHOLE 640 426 {FOCAL} 320 213\n")
+    with pytest.raises(InputError, match=r"list\.txt gives the intrinsics of none of the queries"):
+        gim_sfm.localize(mapped_place.queries, mapped_place.map, tmp_path / "poses", intrinsics=listed)
+
+
 def test_intrinsics_for_another_size_are_refused(mapped_place: Place, localizer: Localizer) -> None:
     camera = pycolmap.Camera(model="PINHOLE", width=1280, height=852, params=[1066, 1066, 640, 426])
     with pytest.raises(InputError, match="for 1280x852 pixels, the photo has 640x426"):

@@ -1,15 +1,17 @@
 """From pairs to a verified COLMAP database: matching, tracks of dense matches, two-view geometry, rescue."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float32
 
 from gim_sfm.files import write_text
+from gim_sfm.images import PhotoHeader, mask_path, signature
 from gim_sfm.matchers.contract import SparseMatcher
 from gim_sfm.matching import match_pairs
 from gim_sfm.recipe import digest
@@ -75,6 +77,51 @@ class MatchingJob:
     seed: int
     inputs: str
     settled: Mapping[str, Float32[np.ndarray, "n 2"]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Sequence[Pair],
+        matchers: tuple[Positions, Positions | None],
+        cameras: Cameras,
+        headers: Mapping[str, PhotoHeader],
+        *,
+        seed: int,
+        settled: Mapping[str, Float32[np.ndarray, "n 2"]] | None = None,
+    ) -> Self:
+        """A job with its digest.
+
+        Args:
+            pairs: The pairs.
+            matchers: The matchers at work, the second one for rescue.
+            cameras: Camera of every photo that goes into the database.
+            headers: Of the photos whose masks and positions count.
+            seed: Seed of the verification.
+            settled: As in the attribute.
+        """
+        first, rescue = matchers
+        inputs = digest(
+            first.lineup.matches_key,
+            first.lineup.joining,
+            rescue and rescue.lineup.matches_key,
+            {name: first.anchors.content(name) for name in cameras},
+            _masks_content(first.masks, headers),
+            pairs,
+            {name: camera.todict() for name, camera in cameras.items()},
+            seed,
+        )
+        gps = {
+            name: (header.gps[0], header.gps[1], header.gps[2] or 0.0)
+            for name, header in headers.items()
+            if header.gps is not None
+        }
+        return cls(pairs, first, rescue, cameras, gps, seed, inputs, settled or {})
+
+
+def _masks_content(masks: Path | None, names: Iterable[str]) -> dict[str, str]:
+    """Digests of the masks there are; they hide keypoints that are made after matching."""
+    paths = {name: mask_path(masks, name) for name in names} if masks else {}
+    return {name: signature(path).digest for name, path in paths.items() if path.exists()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The main job: a folder of photos in, a COLMAP model and a report out."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import pycolmap
 from gim_sfm import matchers
 from gim_sfm.archive import exclusive
 from gim_sfm.errors import InputError, ReconstructionError, SettingsError
-from gim_sfm.images import ImageFolder, PhotoHeader, mask_path, signature
+from gim_sfm.images import ImageFolder, PhotoHeader
 from gim_sfm.matching import extract_features
 from gim_sfm.pair_file import write_pairs
 from gim_sfm.recipe import Recipe, ReconstructSettings, digest
@@ -24,7 +24,7 @@ from gim_sfm.sfm.matched import DatabaseFigures, MatchingJob, build_database
 from gim_sfm.sfm.modelling import Modelled, build_and_publish
 from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
 from gim_sfm.sfm.planning import Plan, measure_speed, plan_pairs, read_headers
-from gim_sfm.sfm.positions import Positions, Shared, put_to_work
+from gim_sfm.sfm.positions import Shared, put_to_work
 from gim_sfm.sfm.refusals import refuse_collapsed, refuse_two_of_many
 from gim_sfm.sfm.report import PairFigures, RunFacts, build_report, write_report
 from gim_sfm.sfm.stopwatch import Stopwatch
@@ -141,7 +141,13 @@ def reconstruct(
         if job.given:
             job.given.take_matches(choice.pairs, first)
         second = put_to_work(rescuer, shared, sizes, stores, prefix="rescue_") if rescuer else None
-        matching = _matching_job(job, choice, first, second, headers)
+        matching = MatchingJob.of(
+            choice.pairs,
+            (first, second),
+            cameras_of(job.recipe, headers),
+            headers,
+            seed=job.recipe.mapping.seed,
+        )
         database = build_database(job.out / "database.db", matching, watch)
         facts = RunFacts(
             names=job.folder.names,
@@ -293,46 +299,6 @@ def _choose(
         write_pairs(job.out / "pairs.txt", choice.pairs)
     logger.info(choice.told)
     return choice
-
-
-def _matching_job(
-    job: _Job,
-    choice: PairChoice,
-    first: Positions,
-    second: Positions | None,
-    headers: Mapping[str, PhotoHeader],
-) -> MatchingJob:
-    cameras, seed = cameras_of(job.recipe, headers), job.recipe.mapping.seed
-    inputs = digest(
-        first.lineup.matches_key,
-        first.lineup.joining,
-        second and second.lineup.matches_key,
-        {name: first.anchors.content(name) for name in cameras},
-        masks_content(job.recipe.matching.masks, cameras),
-        choice.pairs,
-        {name: camera.todict() for name, camera in cameras.items()},
-        seed,
-    )
-    gps = {
-        name: (header.gps[0], header.gps[1], header.gps[2] or 0.0)
-        for name, header in headers.items()
-        if header.gps is not None
-    }
-    return MatchingJob(
-        pairs=choice.pairs,
-        first=first,
-        rescue=second,
-        cameras=cameras,
-        gps=gps,
-        seed=seed,
-        inputs=inputs,
-    )
-
-
-def masks_content(masks: Path | None, names: Iterable[str]) -> dict[str, str]:
-    """Digests of the masks there are; they hide keypoints that are made after matching."""
-    paths = {name: mask_path(masks, name) for name in names} if masks else {}
-    return {name: signature(path).digest for name, path in paths.items() if path.exists()}
 
 
 def _named(recipe: Recipe) -> str:

@@ -27,7 +27,6 @@ from gim_sfm.sfm.pairing import PairChoice
 from gim_sfm.sfm.photo_links import drop_gathered, gather_photos, show_gathered
 from gim_sfm.sfm.planning import read_headers
 from gim_sfm.sfm.positions import Positions, Shared, put_to_work
-from gim_sfm.sfm.reconstruction import masks_content
 from gim_sfm.sfm.report import RunFacts
 from gim_sfm.sfm.stopwatch import Stopwatch
 from gim_sfm.store import FeatureStore
@@ -280,32 +279,13 @@ def _matching_job(
     partners = {name for pair in choice.pairs for name in pair} - headers.keys()
     old = {name: registry.cameras[name] for name in partners}
     cameras = cameras_for(job.recipe, headers, registry.cameras, job.folder.root) | old
-    first, rescue = _at_work(
-        job, {name: (row.width, row.height) for name, row in cameras.items()}, lineups, stores
-    )
-    inputs = digest(
-        first.lineup.matches_key,
-        first.lineup.joining,
-        rescue and rescue.lineup.matches_key,
-        {name: job.features.content(name) for name in cameras},
-        masks_content(job.masks, headers),
+    sizes = {name: (row.width, row.height) for name, row in cameras.items()}
+    return MatchingJob.of(
         choice.pairs,
-        {name: camera.todict() for name, camera in cameras.items()},
-        job.recipe.mapping.seed,
-    )
-    gps = {
-        name: (header.gps[0], header.gps[1], header.gps[2] or 0.0)
-        for name, header in headers.items()
-        if header.gps is not None
-    }
-    return MatchingJob(
-        pairs=choice.pairs,
-        first=first,
-        rescue=rescue,
-        cameras=cameras,
-        gps=gps,
+        _at_work(job, sizes, lineups, stores),
+        cameras,
+        headers,
         seed=job.recipe.mapping.seed,
-        inputs=inputs,
         settled=read_keypoints(job.place.base, registry.numbers, partners),
     )
 

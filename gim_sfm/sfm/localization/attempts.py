@@ -18,9 +18,12 @@ LINKED = 5
 CLEARLY_MORE = 1.2
 """A less trustworthy camera must win this many times the inliers."""
 
-FAR_MORE, EXPLAINED, MISTAKEN = 1.5, 0.6, 0.05
-"""Known intrinsics that explain a smaller share are doubted: another focal length refutes them that wins so
-many times their inliers and is off by more than this share."""
+EXPLAINED, CLOSE = 0.6, 1.0
+"""Known intrinsics are doubted that explain a smaller share, or with a larger median error in pixels of the
+network's input."""
+
+FAR_MORE, MISTAKEN = 1.5, 0.05
+"""Another focal length refutes them that explains so many times more as closely and differs by this share."""
 
 RIVAL = 0.8
 """Share of the inliers with which another place of the map makes the answer doubtful."""
@@ -186,19 +189,32 @@ def _refuse_wrong_focal(
     best: Attempt | None, sightings: Sightings, camera: QueryCamera, pixel: float, seed: int
 ) -> None:
     """Refuses intrinsics that are taken for known where another focal length explains far more."""
-    explained, places = best.inliers if best else 0, len(np.unique(sightings.keypoints))
-    if camera.focal != "known" or explained > EXPLAINED * places:
+    places = len(np.unique(sightings.keypoints))
+    if camera.focal != "known" or (best and _fits(best, places)):
         return
     sought = _attempt([View(sightings, camera.camera, pixel, "unknown")], [camera.told], seed)
     if sought is None or not (sought.verdict.is_evident and sought.verdict.is_determined):
         return
     given, found = camera.camera.mean_focal_length(), sought.posed.cameras[0].mean_focal_length()
+    explained = _within(best, float(sought.posed.errors[0][sought.posed.inliers[0]].max())) if best else 0
     if sought.inliers > FAR_MORE * explained and abs(found / given - 1) > MISTAKEN:
         raise LocalizationError(
             f"Its focal length of {given:.0f} px ({camera.told}) fits {explained} of {places} sightings; "
-            f"one of {found:.0f} px would fit {sought.inliers}.",
+            f"one of {found:.0f} px would fit {sought.inliers} as closely.",
             remedy="Correct its intrinsics, or leave them out.",
         )
+
+
+def _fits(attempt: Attempt, places: int) -> bool:
+    """Whether most places agree with a pose, and closely."""
+    view, posed = attempt.views[0], attempt.posed
+    error = float(np.median(posed.errors[0][posed.inliers[0]]))
+    return attempt.inliers > EXPLAINED * places and error <= CLOSE * view.pixel
+
+
+def _within(attempt: Attempt, error: float) -> int:
+    """Places that a pose explains with no larger error."""
+    return len(np.unique(attempt.views[0].sightings.keypoints[attempt.posed.errors[0] <= error]))
 
 
 def _refuse_rivals(best: Attempt | None, places: Sequence[Attempt]) -> None:

@@ -55,9 +55,12 @@ class Localizer:
         lists: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._seed = settings.seed
-        self._lineup = _assemble(map, matching, device)
-        self._file = h5py.File(map.folder / FEATURES, "r", locking=False)
         self._images = {image.name: image for image in map.model.images.values() if image.has_pose}
+        by_looks = settings.pairs in {"retrieval", "covisible"} or (
+            settings.pairs == "auto" and len(self._images) > settings.neighbours
+        )
+        self._lineup = _assemble(map, matching, device, by_looks)
+        self._file = h5py.File(map.folder / FEATURES, "r", locking=False)
         self._photos = ImageFolder.of(map.photos, self._images)
         self._cameras = cache(lambda: MapCameras.of(map.model, self._photos))
         self._landmarks = cache(lambda name: landmarks_of(map.model, self._images[name]))
@@ -68,7 +71,7 @@ class Localizer:
         )
         self._viewer = viewer_for(self._lineup, self._read, self._photos, self._landmarks, numbered)
         self._lists = lists
-        self._ranked = self._rank(settings)
+        self._ranked = self._rank(settings) if by_looks else None
 
     @classmethod
     def open(
@@ -209,28 +212,25 @@ class Localizer:
         assert features is not None
         return self._ranked.choose(features)
 
-    def _rank(self, settings: LocalizationSettings) -> Alike | Covisible | None:
-        """What chooses photos of the map; none where a list does, or all are taken."""
+    def _rank(self, settings: LocalizationSettings) -> Alike | Covisible:
+        """What chooses photos of the map by what they show."""
         names = sorted(self._images)
-        few = settings.pairs == "auto" and len(names) <= settings.neighbours
-        if few or settings.pairs in {"exhaustive", "file"}:
-            return None
         alike = Alike(names, self._read, settings.neighbours, self._seed)
         if settings.pairs == "covisible":
             return Covisible(alike, names, self._landmarks, settings.neighbours)
         return alike
 
 
-def _assemble(map: Map, matching: MatchingSettings, device: str) -> Lineup:
-    """The matcher; one without keypoints of its own goes by those of the map.
+def _assemble(map: Map, matching: MatchingSettings, device: str, by_looks: bool) -> Lineup:
+    """The matcher; one without keypoints of its own chooses photos by those of the map.
 
     Raises:
-        InputError: Its keypoints are others than the map's.
+        InputError: Keypoints of the map are needed, and are others than the matcher's.
     """
-    own = matching.matcher == map.recipe.matching.matcher or matchers.find(matching.matcher).kind == "sparse"
-    base = None if own else assemble(map.recipe.matching, device)
-    lineup = assemble(matching, device, beside=base)
-    if not same_features(map, lineup.features_key):
+    sparse, made_with = matchers.find(matching.matcher).kind == "sparse", map.recipe.matching
+    borrows = by_looks and not sparse and matching.matcher != made_with.matcher
+    lineup = assemble(matching, device, beside=assemble(made_with, device) if borrows else None)
+    if (sparse or by_looks) and not same_features(map, lineup.features_key):
         raise InputError(
             f"The features of {map.folder} were not made by {matching.matcher} with these settings.",
             remedy="Name the matcher and settings that made the map, or make a map with these.",

@@ -12,7 +12,8 @@ from typing import Any, Unpack
 import pycolmap
 
 from gim_sfm import matchers
-from gim_sfm.errors import GimSfmError, InputError, LocalizationError, OutputError, SettingsError
+from gim_sfm.archive import make_folder
+from gim_sfm.errors import GimSfmError, InputError, LocalizationError, SettingsError
 from gim_sfm.files import write_text
 from gim_sfm.images import ImageFolder, signature
 from gim_sfm.journal import Journal, Record
@@ -114,7 +115,7 @@ def localize(
             "A list of pairs and --pairs file go together.", remedy="Give --pairs file --pairs-file LIST."
         )
     folder, files = _queries(Path(queries)), AnswerFiles.of(Path(output))
-    cameras = read_intrinsics(chosen.intrinsics) if chosen.intrinsics else {}
+    cameras = _given_cameras(chosen.intrinsics, folder.names) if chosen.intrinsics else {}
     moments = moments_of(folder.names, cameras, chosen.rig)
     read_rows(files)  # what is no answer of ours is refused before a map is made
     map, matching = prepare_map(
@@ -125,7 +126,7 @@ def localize(
         device=device,
     )
     task = _Task(folder, map, matching, chosen, device, strict)
-    _make_folder(files.poses.parent)
+    make_folder(files.poses.parent)
     with closing(Journal(files.journal)) as journal:
         rows = _answer(task, moments, files, journal)
         write_answers(files, rows, _facts(task))
@@ -146,17 +147,24 @@ class _Task:
     strict: bool
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made: {error.strerror}.", remedy="Name another output."
-        ) from error
-
-
 def _queries(path: Path) -> ImageFolder:
     return ImageFolder.of(path.parent, [path.name]) if path.is_file() else ImageFolder.scan(path)
+
+
+def _given_cameras(path: Path, names: Sequence[str]) -> dict[str, pycolmap.Camera]:
+    """The intrinsics of the queries; a file that gives none of theirs was written for other names."""
+    cameras = read_intrinsics(path)
+    missing = [name for name in names if name not in cameras]
+    if len(missing) == len(names):
+        raise InputError(
+            f"{path} gives the intrinsics of none of the queries, as of {missing[0]}.",
+            remedy="Write names as they are relative to the folder of queries.",
+        )
+    if missing:
+        logger.warning(
+            "%s does not give the intrinsics of %d queries, as of %s", path, len(missing), missing[0]
+        )
+    return cameras
 
 
 def _answer(task: _Task, moments: Sequence[Moment], files: AnswerFiles, journal: Journal) -> dict[str, Row]:
