@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pycolmap
 import pytest
@@ -18,10 +19,15 @@ import gim_sfm
 from gim_sfm.drawn_world import DrawnWorld, draw_world
 from gim_sfm.errors import GimSfmError, InputError, LocalizationError, SettingsError
 from gim_sfm.geometry import camera_centres, umeyama
+from gim_sfm.images import read_header
 from gim_sfm.matchers.contract import DenseMatcher, WarpMatcher
 from gim_sfm.sfm.known import read_model, read_poses
+from gim_sfm.sfm.localization import partners
+from gim_sfm.sfm.localization.landmarks import landmarks_of
 from gim_sfm.sfm.localization.localizer import Localizer
 from gim_sfm.sfm.localization.localizing import LocalizeResult
+from gim_sfm.sfm.localization.query_cameras import MapCameras, candidates
+from gim_sfm.store import read_features
 
 NEXT = LEFT_OUT[1]
 FOCAL = 640 * 30 / 36
@@ -130,6 +136,8 @@ def test_the_focal_length_of_exif_is_refined(
     told.get_ifd(0x8769).update({0x920A: 28.0, 0xA405: 28})
     photo = tmp_path / "other.jpg"
     Image.fromarray(mapped_place.world.images[NEXT]).save(photo, quality=95, exif=told)
+    prior = candidates(read_header(photo), None, MapCameras({}))[0]
+    assert prior.camera.focal_length == pytest.approx(28 / 36 * 640, rel=0.01)
     answer = localizer.localize(photo)
     assert answer.camera_told == "EXIF, refined"
     assert answer.camera.focal_length == pytest.approx(FOCAL, rel=0.02)
@@ -375,6 +383,31 @@ def test_a_few_photos_of_the_map_are_chosen(pairs: Any, mapped_place: Place, tmp
     assert {"view_02.jpg", "view_04.jpg"} <= chosen[NEXT]  # its neighbours on the path
 
 
+def test_of_a_large_map_only_what_looks_alike_is_compared_cheaply(
+    mapped_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partners, "CANDIDATES", 1)
+    with h5py.File(mapped_place.map / "features.h5", locking=False) as file:
+        names = sorted(path.name for path in mapped_place.photos.iterdir())
+        alike = partners.Alike(names, lambda name: read_features(file, name), 3, seed=0)
+        assert [alike.choose(read_features(file, name)) for name in names] == [[name] for name in names]
+
+
+def test_covisible_photos_are_those_that_share_landmarks_with_the_first(
+    mapped_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = read_model(mapped_place.map / "sparse" / "0")
+    points = {image.name: set(landmarks_of(model, image).points) for image in model.images.values()}
+    shared = {name: len(points[name] & points["view_00.jpg"]) for name in points if name != "view_00.jpg"}
+    most, least = max(shared, key=shared.__getitem__), min(shared, key=shared.__getitem__)
+    monkeypatch.setattr(partners.Alike, "choose", lambda *_: ["view_00.jpg", least])
+    for pairs, second in (("retrieval", least), ("covisible", most)):
+        gim_sfm.localize(
+            mapped_place.queries / LEFT_OUT[0], mapped_place.map, tmp_path / pairs, pairs=pairs, neighbours=2
+        )
+        assert partners_of(tmp_path / pairs) == {LEFT_OUT[0]: {"view_00.jpg", second}}
+
+
 def test_exhaustive_pairs_are_all_photos_of_the_map(mapped_place: Place, tmp_path: Path) -> None:
     gim_sfm.localize(
         mapped_place.queries, mapped_place.map, tmp_path / "poses", pairs="exhaustive", neighbours=2
@@ -442,6 +475,20 @@ def test_a_list_that_cannot_be_read_is_named(mapped_place: Place, tmp_path: Path
 
 
 # Matchers and maps
+
+
+def test_landmarks_lie_at_the_keypoints_they_were_made_of(mapped_place: Place) -> None:
+    model = read_model(mapped_place.map / "sparse" / "0")
+    image = next(iter(model.images.values()))
+    marks = landmarks_of(model, image)
+    with h5py.File(mapped_place.map / "features.h5", locking=False) as file:
+        features = read_features(file, image.name)
+    assert len(marks) == image.num_points3D
+    np.testing.assert_allclose(marks.places, features.keypoints[marks.keypoints], atol=1e-3)
+    projected = mapped_place.world.cameras[image.name].project(
+        marks.xyz @ image.cam_from_world().matrix()[:, :3].T + image.cam_from_world().translation
+    )
+    assert np.median(np.linalg.norm(projected - marks.places, axis=1)) < 0.3
 
 
 @pytest.mark.parametrize("kind", [WarpMatcher, DenseMatcher])

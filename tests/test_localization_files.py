@@ -286,8 +286,9 @@ def test_files_of_others_are_not_written_over(
 ) -> None:
     path = tmp_path / f"poses{ending}"
     path.write_text(text)
-    with pytest.raises(OutputError, match=r"is there already, and holds no poses"):
-        gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses")
+    for model in (mapped_place.map, tmp_path / "none"):  # told before the model is read, or a map made of it
+        with pytest.raises(OutputError, match=r"is there already, and holds no poses"):
+            gim_sfm.localize(queries, model, tmp_path / "poses")
     assert path.read_text() == text
 
 
