@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from gim_sfm.pairs import exhaustive, retrieval, union
 from gim_sfm.progress import Advance
 from gim_sfm.retrieval import FeatureReader, describe_collection
-from gim_sfm.types import Pair
+from gim_sfm.types import Features, Pair
 
 ALL_PAIRS_UP_TO = 300
 """Photos of which all pairs are compared cheaply: three minutes on one core."""
@@ -35,7 +35,7 @@ That holds for ALIKED. Root-SIFT has 8 by chance, so there more pairs are matche
 _RATIO = 0.85
 """A match must be nearer than this share of the distance to the next best keypoint (Lowe, IJCV 2004)."""
 
-_REMEMBERED = 500
+REMEMBERED = 500
 """Photos whose strongest descriptors stay in memory: 260 MB at 128 dimensions."""
 
 
@@ -79,20 +79,22 @@ def count_matches(
         features: Reads one photo's features.
         advance: Told after every pair.
     """
-
-    @lru_cache(_REMEMBERED)
-    def strongest(name: str) -> Float32[np.ndarray, "n d"]:
-        return _unit(features(name).descriptors[:KEYPOINTS])
-
+    remembered = lru_cache(REMEMBERED)(lambda name: strongest(features(name)))
     counts = {}
     for first, second in pairs:
-        counts[first, second] = _count(strongest(first), strongest(second))
+        counts[first, second] = count_common(remembered(first), remembered(second))
         if advance is not None:
             advance(1)
     return counts
 
 
-def _count(first: Float32[np.ndarray, "n d"], second: Float32[np.ndarray, "m d"]) -> int:
+def strongest(features: Features) -> Float32[np.ndarray, "n d"]:
+    """Descriptors of unit length of a photo's strongest keypoints."""
+    return _unit(features.descriptors[:KEYPOINTS])
+
+
+def count_common(first: Float32[np.ndarray, "n d"], second: Float32[np.ndarray, "m d"]) -> int:
+    """Counts the mutual nearest neighbours of two photos that pass the ratio test, by `strongest` of each."""
     if min(len(first), len(second)) < 2:
         return 0
     similarity = first @ second.T

@@ -428,9 +428,7 @@ def test_a_list_of_pairs_as_hloc_has_it(
         "another_query.jpg view_04.jpg\nview_02.jpg view_02.jpg\nview_02.jpg view_00.jpg\n"
     )
     with caplog.at_level(logging.WARNING, logger="gim_sfm"):
-        result = gim_sfm.localize(
-            queries, mapped_place.map, tmp_path / "poses", pairs="file", pairs_file=listed
-        )
+        result = gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", pairs_file=listed)
     assert partners_of(tmp_path / "poses") == {
         "my photo.jpg": {"view_02.jpg", "view_04.jpg"},
         "view_02.jpg": {"view_02.jpg", "view_00.jpg"},
@@ -442,8 +440,8 @@ def test_a_list_of_pairs_as_hloc_has_it(
 @pytest.mark.parametrize(
     ("settings", "text", "error", "message"),
     [
-        ({"pairs": "file"}, None, SettingsError, "--pairs file go together"),
-        ({}, "view_01.jpg view_02.jpg\n", SettingsError, "--pairs file go together"),
+        ({"pairs": "file"}, None, SettingsError, "--pairs file and no list do not go together"),
+        ({"pairs": "retrieval"}, "a b\n", SettingsError, "--pairs retrieval and a list do not go together"),
         ({"pairs": "file"}, "a b\n", InputError, r"list\.txt names no query together with a photo"),
         ({"pairs": "file"}, "view_02.jpg view_01.jpg\n", InputError, r"list\.txt names no query together"),
     ],
@@ -634,7 +632,7 @@ def test_the_localizer_gives_what_the_verb_writes(
 
 
 def test_settings_of_many_queries_are_not_the_localizers(mapped_place: Place) -> None:
-    with pytest.raises(SettingsError, match="rig is for many queries"):
+    with pytest.raises(SettingsError, match="are for many queries"):
         gim_sfm.Localizer.open(mapped_place.map, rig="rig.json")
     with pytest.raises(SettingsError, match="neighbors"):
         gim_sfm.Localizer.open(mapped_place.map, neighbors=3)  # type: ignore[call-arg]

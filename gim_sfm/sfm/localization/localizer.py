@@ -56,9 +56,8 @@ class Localizer:
     ) -> None:
         self._seed = settings.seed
         self._images = {image.name: image for image in map.model.images.values() if image.has_pose}
-        by_looks = settings.pairs in {"retrieval", "covisible"} or (
-            settings.pairs == "auto" and len(self._images) > settings.neighbours
-        )
+        many = settings.pairs == "auto" and len(self._images) > settings.neighbours
+        by_looks = lists is None and (many or settings.pairs in {"retrieval", "covisible"})
         self._lineup = _assemble(map, matching, device, by_looks)
         self._file = h5py.File(map.folder / FEATURES, "r", locking=False)
         self._photos = ImageFolder.of(map.photos, self._images)
@@ -98,11 +97,11 @@ class Localizer:
             WeightsError: The matcher's weights cannot be had.
         """
         chosen = section_of(LocalizationSettings, settings)
-        for name in ("pairs_file", "intrinsics", "rig"):
-            if name in settings:
-                raise SettingsError(
-                    f"{name} is for many queries.", remedy="Use gim_sfm.localize, or give it with each photo."
-                )
+        if chosen.pairs == "file" or chosen.pairs_file or chosen.intrinsics or chosen.rig:
+            raise SettingsError(
+                "Lists of pairs, lists of intrinsics and rigs are for many queries.",
+                remedy="Use gim_sfm.localize, or give the camera with each photo.",
+            )
         map, matching = prepare_map(
             model,
             chosen,

@@ -110,9 +110,12 @@ def localize(
     """
     began = time.perf_counter()
     chosen = section_of(LocalizationSettings, settings)
-    if (chosen.pairs == "file") != (chosen.pairs_file is not None):
+    if (chosen.pairs == "file" and chosen.pairs_file is None) or (
+        chosen.pairs_file is not None and chosen.pairs not in {"auto", "file"}
+    ):
         raise SettingsError(
-            "A list of pairs and --pairs file go together.", remedy="Give --pairs file --pairs-file LIST."
+            f"--pairs {chosen.pairs} and {'a list' if chosen.pairs_file else 'no list'} do not go together.",
+            remedy="Give --pairs-file LIST without --pairs, or --pairs without a list.",
         )
     folder, files = _queries(Path(queries)), AnswerFiles.of(Path(output))
     cameras = _given_cameras(chosen.intrinsics, folder.names) if chosen.intrinsics else {}

@@ -2,19 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 
-from gim_sfm.cascade import count_matches
+from gim_sfm.cascade import REMEMBERED, count_common, strongest
 from gim_sfm.retrieval import FeatureReader, Vlad, describe_all, teachers
 from gim_sfm.sfm.localization.landmarks import Landmarks
+from gim_sfm.threads import processors
 from gim_sfm.types import Features
 
 CANDIDATES = 50
 """Photos that look most alike, to be compared cheaply; hloc compares as many in full."""
-
-QUERY = ""
-"""Name of a query among those of the map, which none of them can have."""
 
 
 class Alike:
@@ -28,7 +28,8 @@ class Alike:
     """
 
     def __init__(self, names: Sequence[str], read: FeatureReader, count: int, seed: int) -> None:
-        self._names, self._read, self._count = list(names), read, count
+        self._names, self._count = list(names), count
+        self._strongest = lru_cache(REMEMBERED)(lambda name: strongest(read(name)))
         self._vlad = Vlad.fit((read(name) for name in teachers(names)), seed=seed)
         self._rows = describe_all((read(name) for name in names), self._vlad, count=len(names))
 
@@ -36,11 +37,11 @@ class Alike:
         """The most promising ones, best first."""
         likeness = self._rows @ self._vlad.describe(features)
         nearest = [self._names[index] for index in np.argsort(-likeness, kind="stable")[:CANDIDATES]]
-        read = {QUERY: features}
-        counts = count_matches(
-            [(QUERY, other) for other in nearest], lambda name: read.get(name) or self._read(name)
-        )
-        return sorted(nearest, key=lambda other: -counts[QUERY, other])[: self._count]
+        query = strongest(features)
+        with ThreadPoolExecutor(processors()) as workers:
+            common = list(workers.map(lambda other: count_common(query, self._strongest(other)), nearest))
+        best = np.argsort(-np.array(common), kind="stable")[: self._count]
+        return [nearest[index] for index in best]
 
 
 class Covisible:
