@@ -195,8 +195,8 @@ class Archive:
         if self.path.exists():
             make_folder(aside.parent)
             self.path.replace(aside)
-            changes = ", ".join(_changes(former.settings, wanted.settings)) or "not told by its settings"
-            log.warning("%s was made otherwise (%s); it is kept as %s", self.path, changes, aside)
+            told = ", ".join(changes(former.settings, wanted.settings)) or "not told by its settings"
+            log.warning("%s was made otherwise (%s); it is kept as %s", self.path, told, aside)
 
     def _restore(self) -> None:
         aside = self._superseded_path(self._origin.digest)
@@ -341,11 +341,12 @@ def digest_of(settings: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _changes(former: Mapping[str, Any], wanted: Mapping[str, Any], within: str = "") -> Iterator[str]:
+def changes(former: Mapping[str, Any], wanted: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """The settings that differ, each as `name: former -> wanted`."""
     for name in sorted({*former, *wanted}):
         old, new = former.get(name), wanted.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _changes(old, new, f"{within}{name}.")
+            yield from changes(old, new, f"{within}{name}.")
         elif old != new:
             yield f"{within}{name}: {old!r} -> {new!r}"
 

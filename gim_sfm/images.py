@@ -45,18 +45,24 @@ class ImageFolder:
     ignored: tuple[str, ...] = ()
 
     @classmethod
-    def scan(cls, root: Path | str) -> "ImageFolder":
+    def scan(
+        cls, root: Path | str, *, passes_over: Callable[[Path], bool] = lambda _: False
+    ) -> "ImageFolder":
         """Lists the photos under a folder, following links to folders.
 
         Files and folders whose name begins with a dot are passed over: they are thumbnails and the shadows
         that some systems leave beside every photo.
+
+        Args:
+            root: The folder.
+            passes_over: Whether a folder below it is passed over with all that lies in it.
 
         Raises:
             InputError: No such folder, no photo in it, or names that later files cannot tell apart or hold.
         """
         root = Path(root)
         _require_folder(root)
-        files = sorted(_visible_files(root))
+        files = sorted(_visible_files(root, passes_over))
         names = tuple(name for name in files if is_photo_name(name))
         ignored = tuple(name for name in files if not is_photo_name(name))
         if not names:
@@ -244,14 +250,15 @@ def _require_folder(root: Path) -> None:
         raise InputError(f"{root} is a file, not a folder", remedy="name the folder that holds the photos")
 
 
-def _visible_files(root: Path) -> Iterator[str]:
+def _visible_files(root: Path, passes_over: Callable[[Path], bool]) -> Iterator[str]:
     visited = set()
     for folder, below, files in os.walk(root, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(folder)
-        below[:] = [] if real in visited else [name for name in below if not name.startswith(".")]
         if real in visited:
+            below.clear()
             continue
         visited.add(real)
+        below[:] = [name for name in below if not (name.startswith(".") or passes_over(Path(folder, name)))]
         inside = Path(folder).relative_to(root)
         yield from ((inside / name).as_posix() for name in files if not name.startswith("."))
 

@@ -156,7 +156,7 @@ _EXTRACT_FEATURES = """
         def __init__(self, root, conf, paths=None):
             self.names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
 
-    def main(conf, image_dir, export_dir):
+    def main(conf, image_dir, export_dir, feature_path=None):
         (export_dir / (conf["output"] + ".told")).write_text(str(conf))
 
     if __name__ == "__main__":
@@ -164,8 +164,9 @@ _EXTRACT_FEATURES = """
         parser.add_argument("--image_dir", type=Path, required=True)
         parser.add_argument("--export_dir", type=Path, required=True)
         parser.add_argument("--conf", default="sift", choices=list(confs.keys()))
+        parser.add_argument("--feature_path", type=Path)
         args = parser.parse_args()
-        main(confs[args.conf], args.image_dir, args.export_dir)
+        main(confs[args.conf], args.image_dir, args.export_dir, args.feature_path)
 """
 
 _MATCH_FEATURES = """

@@ -1,13 +1,16 @@
 """New photos join an existing model of the drawn world: accuracy, frame of reference, resuming, refusals."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 import pytest
+from PIL import Image
 
 import gim_sfm
 from gim_sfm.drawn_world import DrawnWorld, draw_world
@@ -18,12 +21,15 @@ from gim_sfm.recipe import ExtensionSettings, Recipe
 from gim_sfm.sfm.adoption import adopt_model
 from gim_sfm.sfm.calibration import adjust_points
 from gim_sfm.sfm.colmap import make_camera
-from gim_sfm.sfm.extension.frames import align_back
+from gim_sfm.sfm.extension.copying import copy_map
+from gim_sfm.sfm.extension.frames import align_back, measure_displacement
+from gim_sfm.sfm.extension.lenses import doubtful
 from gim_sfm.sfm.extension.new_cameras import cameras_for
 from gim_sfm.sfm.extension.partners import promising
 from gim_sfm.sfm.known import read_poses
 from gim_sfm.sfm.maps import open_map
 from gim_sfm.sfm.refinement import Share, read_view, refine_keypoints
+from gim_sfm.sfm.report import ADVICE
 
 FAST = {"matcher": "root-sift", "max_keypoints": 2048}
 LATER = ("view_03.jpg", "view_07.jpg")
@@ -462,6 +468,196 @@ def test_only_new_photos_choose_partners() -> None:
         (f"old{index}", "new") for index in range(5)
     )
     assert [pair for pair in chosen if "lonely" in pair] == [("lonely", "old3")]
+
+
+@pytest.fixture(scope="module")
+def unnamed(drawn_world: DrawnWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map of six photos without EXIF data; do not change it. All photos lie in `photos` beside it."""
+    place = tmp_path_factory.mktemp("unnamed")
+    drawn_world.write(place / "photos", exif=False)
+    old = [path.name for path in (place / "photos").iterdir() if path.name not in LATER]
+    gim_sfm.reconstruct(take(old, place / "photos", place / "old"), place / "out", **FAST)
+    return place / "out"
+
+
+def zoomed(source: Path, target: Path, factor: float, aside: float = 0.0) -> None:
+    """What a lens of so many times the focal length would have taken, in the same size; or lies aside."""
+    with Image.open(source) as photo:
+        width, height = photo.size
+        left, top = (width - width / factor) / 2, (height - height / factor) / 2
+        right = left + aside * left
+        box = (right, top, right + width / factor, top + height / factor)
+        photo.resize(photo.size, Image.Resampling.LANCZOS, box).save(target, quality=95)
+
+
+def test_a_photo_of_another_lens_gets_a_camera_of_its_own_and_the_right_pose(
+    unnamed: Path, drawn_world: DrawnWorld, tmp_path: Path
+) -> None:
+    new = take(LATER[:1], unnamed.parent / "photos", tmp_path / "new")
+    zoomed(unnamed.parent / "photos" / LATER[1], new / LATER[1], 1.15)
+    result = gim_sfm.extend(new, unnamed, output=tmp_path / "out")
+    model = result.read_model()
+    owners = {image.name: model.cameras[image.camera_id] for image in model.images.values()}
+    assert owners[LATER[0]].camera_id == owners["view_00.jpg"].camera_id
+    assert owners[LATER[1]].camera_id != owners["view_00.jpg"].camera_id
+    assert owners[LATER[1]].mean_focal_length() == pytest.approx(
+        1.15 * owners["view_00.jpg"].mean_focal_length(), rel=0.01
+    )
+    for name in LATER:
+        gap, turn = errors(tmp_path / "out", drawn_world, [name])
+        assert turn < 0.2
+        assert gap < 0.03
+    told = [note for note in result.notes if "without EXIF" in note]
+    assert len(told) == 2
+    assert LATER[1] in told[1]
+
+
+def test_a_crop_aside_of_the_middle_comes_to_lie_right(
+    unnamed: Path, drawn_world: DrawnWorld, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    zoomed(unnamed.parent / "photos" / LATER[1], tmp_path / "new" / LATER[1], 1.3, aside=0.8)
+    gim_sfm.extend(tmp_path / "new", unnamed, output=tmp_path / "out")
+    gap, turn = errors(tmp_path / "out", drawn_world, LATER[1:])
+    assert turn < 0.5
+    assert gap < 0.05
+
+
+def test_a_photo_that_cannot_tell_its_lens_does_not_get_that_of_the_map(
+    unnamed: Path, drawn_world: DrawnWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gim_sfm.sfm.extension.lenses.FEWEST", 10**6)
+    new = take(LATER[:1], unnamed.parent / "photos", tmp_path / "new")
+    gim_sfm.extend(new, unnamed, output=tmp_path / "out")
+    assert len(cameras(tmp_path / "out")) == 2
+    assert errors(tmp_path / "out", drawn_world, LATER[:1])[0] < 0.05
+
+
+def test_a_person_s_word_on_cameras_is_taken(drawn_photos: Path) -> None:
+    headers = {name: replace(read_header(drawn_photos / name), camera_key="|||640x426") for name in LATER}
+    camera = make_camera((640, 426), "SIMPLE_RADIAL", focal=500.0, camera_id=4)
+    shared, old = dict.fromkeys(LATER, camera), {"view_00.jpg": camera}
+    assert doubtful(Recipe(), headers, shared, old) == [*LATER]
+    for setting in ({"cameras": "single"}, {"cameras": "folder"}, {"camera_params": "500,320,213,0"}):
+        assert doubtful(Recipe().with_settings(setting), headers, shared, old) == []
+    named = {name: read_header(drawn_photos / name) for name in LATER}
+    assert doubtful(Recipe(), named, shared, old) == []
+
+
+def path_model(noise: float) -> pycolmap.Reconstruction:
+    """Twelve cameras on a straight path, but for noise, through points on both sides."""
+    rng = np.random.default_rng(3)
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(make_camera((640, 480), "SIMPLE_PINHOLE", focal=500.0, camera_id=1))
+    places = rng.uniform((-10, -4, 0), (10, 4, 60), (300, 3))
+    for number in range(1, 13):
+        image = pycolmap.Image(name=f"{number}.jpg", camera_id=1, image_id=number)
+        centre = np.array([0, 0, 2.0 * number]) + rng.normal(0, 1e-2, 3)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pycolmap.Rotation3d(), -centre))
+    disturbance = np.random.default_rng(4)
+    for number in range(1, 13):
+        pose = model.images[number].cam_from_world()
+        shifted = pose.translation + disturbance.normal(0, noise, 3)
+        frame = model.images[number].frame
+        assert frame is not None
+        frame.set_cam_from_world(1, pycolmap.Rigid3d(pose.rotation, shifted))
+    for place in places:
+        model.add_point3D(place + disturbance.normal(0, noise, 3), pycolmap.Track())
+    return model
+
+
+def test_a_path_that_is_nearly_straight_does_not_turn_about_itself() -> None:
+    before, after = path_model(0.0), path_model(1e-2)
+    align_back(after, before)
+    moved = measure_displacement(after, before)
+    assert 0 < moved.turn < 0.1
+    assert moved.shift < 0.05
+
+
+def test_only_the_best_model_of_a_map_grows(out: Path, later: Path, tmp_path: Path) -> None:
+    shutil.copytree(out / "sparse" / "0", out / "sparse" / "1")
+    for settings in ({}, {"output": tmp_path / "grown"}):
+        with pytest.raises(SettingsError, match="not the best model"):
+            gim_sfm.extend(later, out / "sparse" / "1", **settings)
+    assert {path.name for path in (out / "sparse").iterdir()} == {"0", "1", "provenance.json"}
+    assert gim_sfm.extend(later, out / "sparse" / "0").joined == LATER
+
+
+def test_other_settings_give_photos_that_were_left_out_another_chance(
+    out: Path, later: Path, drawn_world: DrawnWorld, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.txt"
+    few.write_text("".join(f"view_0{index}.jpg {LATER[0]}\n" for index in (1, 2, 4, 5)))
+    first = gim_sfm.extend(later, out, pairs="file", pairs_file=few)
+    assert first.joined == LATER[:1]
+    assert gim_sfm.extend(later, out, pairs="file", pairs_file=few) == first
+    second = gim_sfm.extend(later, out)
+    assert second.joined == LATER[1:]
+    assert json.loads((out / "report.json").read_text())["summary"]["total"] == 8
+    assert errors(out, drawn_world, LATER)[1] < 0.1
+    assert len(cameras(out)) == 1
+    assert gim_sfm.extend(later, out) == second
+    with pytest.raises(InputError, match="other settings"):
+        gim_sfm.extend(later, out, old_photos="adjust")
+
+
+def test_cut_off_between_database_and_models_other_photos_may_come(
+    out: Path, later: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_settings: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gim_sfm.sfm.extension.workplace.publish", fail)
+        with pytest.raises(KeyboardInterrupt):
+            gim_sfm.extend(take(LATER[:1], later, tmp_path / "first"), out)
+    result = gim_sfm.extend(take(LATER[1:], later, tmp_path / "second"), out)
+    assert result.joined == LATER[1:]
+    assert len(poses(out)) == 7
+    assert sorted(path.name for path in (out / "images").iterdir()) == sorted(poses(out))
+    with pycolmap.Database.open(out / "database.db") as database:
+        assert database.num_images() == 7
+    assert gim_sfm.extend(tmp_path / "first", out).joined == LATER[:1]
+
+
+def test_a_copy_of_a_grown_map_tells_nothing_of_what_it_has_not(grown: Path, tmp_path: Path) -> None:
+    assert "extension" in json.loads((grown / "sparse" / "provenance.json").read_text())
+    copy_map(open_map(grown), tmp_path / "copy")
+    assert "extension" not in json.loads((tmp_path / "copy" / "sparse" / "provenance.json").read_text())
+
+
+def test_a_map_without_a_record_can_be_copied_and_grow(out: Path, later: Path, tmp_path: Path) -> None:
+    (out / "sparse" / "provenance.json").unlink()
+    assert gim_sfm.extend(later, out, output=tmp_path / "grown").joined == LATER
+    assert len(poses(out)) == 6
+
+
+def test_tracks_are_those_of_the_larger_database(grown: Path, small: Path) -> None:
+    before, after = (json.loads((out / "database.json").read_text())["tracks"] for out in (small, grown))
+    assert (before["linked"], after["linked"]) == (6, 8)
+    assert after["tracks"] > before["tracks"]
+    assert json.loads((grown / "report.json").read_text())["tracks"] == after
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_broken_photo_is_named_where_it_lies_and_leaves_nothing_behind(
+    out: Path, drawn_photos: Path, tmp_path: Path, strict: bool
+) -> None:
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "broken.jpg").write_bytes((drawn_photos / LATER[0]).read_bytes()[:5000])
+    with pytest.raises(InputError) as caught:
+        gim_sfm.extend(folder, out, strict=strict)
+    assert str(folder / "broken.jpg") in caught.value.message
+    assert "gathered" not in caught.value.message
+    assert not (out / "extension").exists()
+    assert not (out / "gathered_images" / "broken.jpg").is_symlink()
+
+
+def test_advice_names_no_setting_that_extend_has_not() -> None:
+    for advice in ADVICE.values():
+        for found in re.finditer(r"(\w+ )?--([a-z]+)", advice):
+            assert found[1] == "reconstruct " or found[2] in ExtensionSettings.model_fields
 
 
 def test_settings_are_all_keywords() -> None:

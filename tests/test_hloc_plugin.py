@@ -1,6 +1,7 @@
 """The plug-in for hloc, on a stand-in with its rules, and on hloc itself where it is installed."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,15 +14,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hloc_kit import photo_names, read_keypoints, read_matches, require_hloc, stand_in
+from hloc_kit import photo_names, read_keypoints, read_matches, require_hloc, stand_in, write_features
 
 from gim_sfm import hloc_plugin, matchers
 from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.hloc_plugin import networks, presets, stages
 from gim_sfm.hloc_plugin.conversion import photo_of
 from gim_sfm.hloc_plugin.dense import DenseMatching
+from gim_sfm.hloc_plugin.inputs import require_inputs
 from gim_sfm.hloc_plugin.names import read_pair_names, require_usable_names
-from gim_sfm.hloc_plugin.unfinished import take_out_unsound, take_out_unwritten
+from gim_sfm.hloc_plugin.reopening import changeable, checksum
+from gim_sfm.hloc_plugin.unfinished import pair_groups, take_out_unsound, take_out_unwritten
 from gim_sfm.images import read_photo
 from gim_sfm.matchers import MATCHERS
 from gim_sfm.matchers.contract import DenseMatcher
@@ -374,9 +377,16 @@ def test_names_are_looked_at_before_anything_runs(hloc, monkeypatch, tmp_path):
 def test_features_of_the_same_matcher_are_taken(hloc, monkeypatch, tmp_path):
     (tmp_path / "pairs.txt").write_text("a b\n")
     flags = ("--pairs", tmp_path / "pairs.txt", "--export_dir", tmp_path)
+    with pytest.raises(SystemExit, match="extract_features first"):
+        run_main(monkeypatch, "match_features", *flags, "--conf", "gim-lightglue")
+    write_features(tmp_path / "feats-gim-sfm-gim-lightglue.h5", {"a": np.ones((2, 2))})
+    with pytest.raises(SystemExit, match="no features of 1 photos of the pair list, first of them b"):
+        run_main(monkeypatch, "match_features", *flags, "--conf", "gim-lightglue")
+    write_features(tmp_path / "feats-gim-sfm-gim-lightglue.h5", {"b": np.ones((2, 2))})
     run_main(monkeypatch, "match_features", *flags, "--conf", "gim-lightglue")
     expected = "feats-gim-sfm-gim-lightglue_matches-gim-sfm-gim-lightglue_pairs"
     assert (tmp_path / "told").read_text() == expected
+    write_features(tmp_path / "feats-sift.h5", {name: np.ones((2, 2)) for name in "ab"})
     run_main(monkeypatch, "match_features", *flags, "--conf", "NN")
     assert (tmp_path / "told").read_text() == "feats-sift_matches-NN_pairs"
     with pytest.raises(SystemExit, match="not features of gim-lightglue"):
@@ -391,6 +401,114 @@ def test_features_of_the_same_matcher_are_taken(hloc, monkeypatch, tmp_path):
         )
 
 
+def run_and_fail(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        run_main(monkeypatch, *arguments)
+    return str(ended.value)
+
+
+def test_what_a_stage_reads_is_looked_for_before_it_runs(hloc, monkeypatch, tmp_path):
+    photos, pairs, gone = tmp_path / "photos", tmp_path / "pairs.txt", tmp_path / "gone"
+    photos.mkdir()
+    pairs.write_text("a b")
+    out = ("--export_dir", tmp_path)
+    for stage in ("extract_features", "match_dense"):
+        told = run_and_fail(monkeypatch, stage, "--image_dir", gone, "--pairs", pairs, *out)
+        assert f"--image_dir {gone} is no folder" in told
+        assert "the folder of the photos" in told
+    for stage in ("match_features", "match_dense"):
+        told = run_and_fail(monkeypatch, stage, "--pairs", gone, "--image_dir", photos, *out)
+        assert f"--pairs {gone}" in told
+        assert "pairs_from" in told
+    listed = ("--image_list", tmp_path / "*.list")
+    assert "*.list" in run_and_fail(monkeypatch, "extract_features", "--image_dir", photos, *listed, *out)
+    (tmp_path / "a.h5").touch()
+    matching = ("match_features", "--pairs", pairs, "--conf", "NN")
+    assert "a.h5 is damaged" in run_and_fail(monkeypatch, *matching, "--features", "a", *out)
+    path = ("--features", tmp_path / "a.h5")
+    assert "takes in Python only" in run_and_fail(monkeypatch, *matching, *path, *out)
+    assert "feats-sift.h5 is no file" in run_and_fail(monkeypatch, *matching, *out), "which hloc would take"
+    assert "--export_dir is missing" in run_and_fail(monkeypatch, *matching, "--features", "a")
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags"),
+    [
+        ("reconstruction", ("image_dir", "pairs", "features", "matches")),
+        ("triangulation", ("image_dir", "pairs", "features", "matches", "reference_sfm_model")),
+        ("localize_sfm", ("reference_sfm", "queries", "features", "matches", "retrieval")),
+        ("pairs_from_exhaustive", ("image_list", "features", "ref_list", "ref_features")),
+        ("pairs_from_retrieval", ("descriptors", "query_list", "db_list", "db_model", "db_descriptors")),
+        ("pairs_from_covisibility", ("model",)),
+        ("pairs_from_poses", ("model",)),
+    ],
+)
+def test_every_missing_file_is_named(tmp_path, stage, flags):
+    gone = tmp_path / "gone"
+    for flag in flags:
+        with pytest.raises(InputError, match=f"--{flag} {gone}") as refused:
+            require_inputs(stage, [f"--{flag}", str(gone), "--output", "pairs.txt"])
+        assert refused.value.remedy
+        assert "Errno" not in refused.value.message
+
+
+def test_a_killed_extraction_is_taken_up(hloc, monkeypatch, tmp_path):
+    photos, path = tmp_path / "photos", tmp_path / "f.h5"
+    (photos / "a").mkdir(parents=True)
+    names = ("a/1.png", "a/2.png", "b.png")
+    for name in names:
+        (photos / name).touch()
+    write_features(path, {name: np.ones((30, 2)) for name in names})
+    with h5py.File(path, "a", libver="latest") as file:
+        del file["a/2.png/descriptors"], file["b.png/image_size"]
+    kill_while_writing(path)
+    with pytest.raises(OSError, match="already open for write"):
+        h5py.File(path, "r")
+    flags = ("--image_dir", photos, "--export_dir", tmp_path, "--feature_path", path)
+    run_main(monkeypatch, "extract_features", *flags, "--conf", "gim-lightglue")
+    assert photo_names(path) == {"a/1.png", "c.png"}, "a photo that is not asked for stays as it is"
+    assert len(read_keypoints(path, "a/1.png")[0]) == 30
+    run_main(monkeypatch, "extract_features", "--image_dir", photos, "--export_dir", tmp_path)
+    assert not (tmp_path / "feats-sift.h5").exists()
+    shutil.move(path, tmp_path / "feats-sift.h5")
+    with h5py.File(tmp_path / "feats-sift.h5", "a") as file:
+        del file["a/1.png/scores"]
+        file["b.png/keypoints"] = np.zeros((1, 2))
+    run_main(monkeypatch, "extract_features", "--image_dir", photos, "--export_dir", tmp_path)
+    assert photo_names(tmp_path / "feats-sift.h5") == {"a/1.png", "c.png"}, "hloc's own may have no scores"
+
+
+def kill_while_writing(path: Path) -> None:
+    """Leaves the file as hloc does when it is killed in the middle of a photo or pair."""
+    code = (
+        "import h5py, os, signal, sys\n"
+        "file = h5py.File(sys.argv[1], 'a', libver='latest')\n"
+        "file['c.png/keypoints'] = [[0.0, 0.0]]\n"
+        "file.flush()\n"
+        "file['c.png/descriptors'] = [[0.0, 0.0]]\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+
+
+def test_a_file_that_is_being_written_is_not_taken_from_the_writer(tmp_path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.flush()
+        with pytest.raises(InputError, match="end the run that uses it"), changeable(path):
+            pass
+        file["a"] = [1]
+    with changeable(path) as file:
+        assert list(file) == ["a"]
+
+
+def test_the_checksum_is_that_of_the_format(tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w", libver="latest"):
+        pass
+    block = (tmp_path / "f.h5").read_bytes()[:48]
+    assert checksum(block[:44]) == int.from_bytes(block[44:], "little")
+
+
 def test_dense_matches_go_to_files_of_their_own_matcher(hloc, monkeypatch, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "pairs.txt").write_text("a bb\na c")
@@ -400,6 +518,9 @@ def test_dense_matches_go_to_files_of_their_own_matcher(hloc, monkeypatch, tmp_p
     assert sorted(path.name for path in out.iterdir()) == expected
     run_main(monkeypatch, "match_dense", *flags, "--conf", "gim-dkm", "--matches", out / "m.h5")
     assert (out / "m.h5").exists()
+    run_main(monkeypatch, "match_dense", *flags, "--conf", "loftr")
+    assert (out / "matches-loftr_pairs.h5").exists(), "hloc's own as well"
+    assert (out / "feats_matches-loftr.h5").exists()
     (tmp_path / "pairs.txt").write_text("a/b a-b")
     with pytest.raises(SystemExit, match="a-b and a/b"):
         run_main(monkeypatch, "match_dense", *flags, "--conf", "xfeat-star")
@@ -483,6 +604,31 @@ def test_pairs_that_hloc_left_without_keypoints_are_taken_up(tmp_path):
         assert sorted(file["a"]) == ["c", "d"]
         assert sorted(file["b"]["c"]) == ["keypoints0", "keypoints1", "scores"]
         assert "c" not in file
+
+
+@pytest.mark.parametrize("key", ["b/a-1", "a-1_b", "b_a-1"])
+def test_pairs_without_keypoints_are_found_in_either_order_and_under_old_keys(tmp_path, key):
+    path, raw, turned = tmp_path / "m.h5", tmp_path / "raw", key.startswith("b")
+    with h5py.File(path, "w") as file:
+        for side in (0, 1):
+            file[f"{key}/keypoints{side}"] = np.full((2, 2), float(side))
+        file[f"{key}/scores"] = np.ones(2)
+        file[f"a-1_b{'/' if turned else '_'}c/matches0"] = [0]  # of another photo or pair
+    take_out_unsound(path, [("a/1", "b")], {"a/1": 5, "b": 5}, raw)
+    with h5py.File(path) as file:
+        assert key not in file
+        assert len(pair_groups(file)) == 1 + (key == "b/a-1")  # the empty group of b
+    with h5py.File(raw / "unfinished.h5") as file:
+        assert file["a-1/b/keypoints0"][0, 0] == turned
+        assert file["a-1/b/keypoints1"][0, 0] != turned
+
+
+def test_a_sound_pair_in_the_other_order_stays(tmp_path):
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["b/a/matches0"], file["b/a/matching_scores0"] = [-1, -1, 7], [0.0, 0.0, 1.0]
+    take_out_unsound(tmp_path / "m.h5", [("a", "b")], {"a": 8, "b": 3}, tmp_path / "raw")
+    with h5py.File(tmp_path / "m.h5") as file:
+        assert "b/a" in file
 
 
 def some_dense_points(path: Path, pairs: list[tuple[str, str]]) -> None:

@@ -184,13 +184,15 @@ def test_intrinsics_for_another_size_are_refused(mapped_place: Place, localizer:
         localizer.localize(mapped_place.queries / NEXT, camera=camera)
 
 
-@pytest.mark.parametrize("focal", [250.0, 2000.0])
+@pytest.mark.parametrize("focal", [250.0, 430.0, 505.0, 560.0, 660.0, 2000.0])
 @pytest.mark.parametrize("name", LEFT_OUT[:2])
 def test_intrinsics_that_the_photo_refutes_are_refused(
     name: str, focal: float, mapped_place: Place, localizer: Localizer
 ) -> None:
     camera = pycolmap.Camera(model="PINHOLE", width=640, height=426, params=[focal, focal, 320, 213])
-    with pytest.raises(LocalizationError, match=rf"{focal:.0f} px \(given\) fits .* one of 53\d px would"):
+    with pytest.raises(
+        LocalizationError, match=rf"{focal:.0f} px \(given\) does not fit .* one of 53\d px fits"
+    ):
         localizer.localize(mapped_place.queries / name, camera=camera)
 
 
@@ -642,3 +644,22 @@ def test_a_localizer_of_another_matcher_needs_a_folder(mapped_place: Place, xfea
     with pytest.raises(InputError, match="has no features of xfeat-lighterglue") as told:
         gim_sfm.Localizer.open(mapped_place.map, matcher="xfeat-lighterglue")
     assert "work=" in told.value.remedy
+
+
+@pytest.mark.parametrize("zoom", [1.06, 1.3])
+def test_digital_zoom_is_seen_through_where_exif_tells_the_maps_camera(
+    zoom: float, mapped_place: Place, localizer: Localizer, tmp_path: Path
+) -> None:
+    taken = Image.open(mapped_place.queries / NEXT)
+    width, height = taken.size
+    low = (1 - 1 / zoom) / 2
+    box = (low * width, low * height, (1 - low) * width, (1 - low) * height)
+    closer = taken.resize(taken.size, Image.Resampling.BICUBIC, box=box)
+    closer.save(tmp_path / "zoomed.jpg", exif=taken.getexif(), quality=95)
+    straight = localizer.localize(mapped_place.queries / NEXT)
+    zoomed = localizer.localize(tmp_path / "zoomed.jpg")
+    assert straight.camera_told == "the map's, by EXIF"
+    assert zoomed.camera_told in {"EXIF, refined", "found with the pose"}
+    assert zoomed.camera.mean_focal_length() == pytest.approx(zoom * FOCAL, rel=0.02)
+    step = zoomed.cam_from_world.inverse().translation - straight.cam_from_world.inverse().translation
+    assert np.linalg.norm(step) < 0.2  # metres; they stand some seven from what they see

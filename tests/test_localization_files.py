@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,18 +12,23 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from localization_kit import LEFT_OUT, Place
+from localization_kit import LEFT_OUT, Place, true_pose, write_rig
 
 import gim_sfm
 from gim_sfm import cli
 from gim_sfm.errors import InputError, OutputError
-from gim_sfm.images import read_photo
+from gim_sfm.images import Signature, read_photo, signature
 from gim_sfm.journal import Journal
 from gim_sfm.matchers.sift import RootSiftDetector
+from gim_sfm.recipe import LocalizationSettings
 from gim_sfm.sfm.known import read_intrinsics, read_model, read_poses
-from gim_sfm.sfm.localization import localizer, localizing
+from gim_sfm.sfm.localization import answering, localizer, opening
+from gim_sfm.sfm.localization import queries as querying
 from gim_sfm.sfm.localization.answers import AnswerFiles, read_hloc_poses, write_answers
-from gim_sfm.sfm.localization.localizer import Localization, Localizer
+from gim_sfm.sfm.localization.localized import Localization
+from gim_sfm.sfm.localization.localizer import Localizer
+from gim_sfm.sfm.localization.opening import prepare_map
+from gim_sfm.sfm.localization.queries import find_queries
 from gim_sfm.types import Features, Photo
 
 
@@ -43,6 +49,19 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(RootSiftDetector, "extract", counted)
     return counts
+
+
+@pytest.fixture
+def read_in_full(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of files that were read to sign them."""
+    names: list[str] = []
+
+    def told(path: Path) -> Signature:
+        names.append(path.name)
+        return signature(path)
+
+    monkeypatch.setattr(querying, "signature", told)
+    return names
 
 
 def record_of(output: Path) -> dict[str, Any]:
@@ -93,6 +112,33 @@ def test_lines_that_hold_no_pose_are_named(line: str, tmp_path: Path) -> None:
         read_hloc_poses(tmp_path / "poses.txt")
     with pytest.raises(InputError, match=r"none\.txt cannot be read"):
         read_hloc_poses(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(("scale", "is_pose"), [(1.0, True), (1.0005, True), (0.9, False), (0.0, False)])
+def test_quaternions_are_of_length_1(scale: float, is_pose: bool, tmp_path: Path) -> None:
+    path = tmp_path / "poses.txt"
+    path.write_text(f"a.jpg {0.6 * scale} 0 {-0.8 * scale} 0 1 2 3\n")
+    if is_pose:
+        np.testing.assert_allclose(read_hloc_poses(path)["a.jpg"].rotation.norm(), 1, atol=1e-9)
+    else:
+        with pytest.raises(InputError, match=r"poses\.txt, line 1: .* is no pose"):
+            read_hloc_poses(path)
+
+
+def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    names = ["a\u2028b.jpg", "c\x0bd.jpg", "e.jpg"]
+    path = tmp_path / "list.txt"
+    for ending in (b"\n", b"\r\n"):
+        path.write_bytes(b"".join(f"{name} 1 0 0 0 1 2 3".encode() + ending for name in names))
+        assert list(read_hloc_poses(path)) == names
+        path.write_bytes(b"".join(f"{name} PINHOLE 64 48 50 51 32 24".encode() + ending for name in names))
+        assert sorted(read_intrinsics(path)) == names
+
+
+@pytest.mark.parametrize("output", [".", "/", "..", "there/.."])
+def test_an_output_needs_a_name(output: str, mapped_place: Place, queries: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder, not a name"):
+        gim_sfm.localize(queries, mapped_place.map, output)
 
 
 @pytest.mark.parametrize("ending", ["", ".txt", ".json", ".html"])
@@ -148,7 +194,7 @@ def test_a_second_run_looks_at_no_photo(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("networks are loaded")
 
-    monkeypatch.setattr(localizing, "Localizer", fail)
+    monkeypatch.setattr(answering, "Localizer", fail)
     again = gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses")
     assert (tmp_path / "poses.txt").read_text() == before
     assert again.cam_from_world.keys() == first.cam_from_world.keys()
@@ -268,6 +314,115 @@ def test_the_order_of_the_queries_does_not_matter(mapped_place: Place, queries: 
         assert (alone[name].matrix() == together[name].matrix()).all()
 
 
+def test_photos_are_read_in_their_turn_and_not_again(
+    mapped_place: Place,
+    queries: Path,
+    tmp_path: Path,
+    extracted: list[int],
+    read_in_full: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Localizer, "localize", killed)
+        gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses")
+    assert read_in_full == [LEFT_OUT[0]]
+    gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses")
+    read_in_full.clear()
+    extracted.clear()
+    gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses")
+    assert not read_in_full
+    os.utime(queries / LEFT_OUT[1], (1e9, 1e9))
+    for expected in ([LEFT_OUT[1]], []):
+        gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses")
+        assert read_in_full == expected
+        read_in_full.clear()
+    gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", seed=1)
+    assert not read_in_full  # though all are answered anew
+    assert sum(extracted) == 3
+
+
+# Queries that are none, or cannot be read
+
+
+def test_photos_of_maps_among_the_queries_are_no_queries(
+    mapped_place: Place, queries: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(mapped_place.map, queries / "out", symlinks=True)
+    made = queries / "poses.map" / "images"
+    made.mkdir(parents=True)
+    shutil.copy(queries / LEFT_OUT[0], made / "view.jpg")
+    with caplog.at_level(logging.INFO):
+        result = gim_sfm.localize(queries, queries / "out" / "sparse" / "0", queries / "poses")
+    assert set(result.cam_from_world) == set(LEFT_OUT)
+    assert not result.failed
+    for folder in (queries / "out", queries / "poses.map"):
+        assert f"Photos in {folder} are a map's" in caplog.text
+
+
+def test_what_a_map_links_to_may_be_queries(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "a" / "out"
+    for folder in (photos, out):
+        folder.mkdir(parents=True)
+    for path in (photos / "a.jpg", out / "recipe.toml", out / "features.h5", tmp_path / "a" / "b.jpg"):
+        path.touch()
+    (out / "images").symlink_to(photos)
+    assert find_queries(tmp_path, []).names == ("a/b.jpg", "photos/a.jpg")
+    assert find_queries(tmp_path, [photos]).names == ("a/b.jpg",)
+    for folder in (photos, out / "images"):
+        assert find_queries(folder, [photos]).names == ("a.jpg",)
+
+
+def test_a_link_to_nothing_costs_no_other_query(mapped_place: Place, queries: Path, tmp_path: Path) -> None:
+    (queries / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    for _ in range(2):
+        result = gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses")
+        assert set(result.cam_from_world) == set(LEFT_OUT)
+        assert "gone.jpg cannot be read" in result.failed["gone.jpg"]
+    with pytest.raises(InputError, match=r"gone\.jpg cannot be read"):
+        gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", strict=True)
+
+
+@pytest.mark.parametrize("broken", ["cut", "gone"])
+def test_a_broken_photo_costs_its_rig_no_other(
+    broken: str, mapped_place: Place, queries: Path, tmp_path: Path
+) -> None:
+    for side, name in (("left", LEFT_OUT[0]), ("right", LEFT_OUT[2])):
+        (queries / side).mkdir()
+        (queries / name).rename(queries / side / "1.jpg")
+    (queries / LEFT_OUT[1]).unlink()
+    poses = [true_pose(mapped_place.world, name) for name in (LEFT_OUT[0], LEFT_OUT[2])]
+    rig = write_rig(tmp_path / "rig.json", {"left/": None, "right/": poses[1] * poses[0].inverse()})
+    hurt = queries / "right" / "1.jpg"
+    whole = hurt.rename(tmp_path / "whole.jpg").read_bytes()
+    if broken == "cut":
+        hurt.write_bytes(whole[: len(whole) // 2])
+    else:
+        hurt.symlink_to(tmp_path / "nothing.jpg")
+    result = gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", rig=rig)
+    assert set(result.cam_from_world) == {"left/1.jpg"}
+    assert "right/1.jpg cannot be" in result.failed["right/1.jpg"]
+    with pytest.raises(InputError, match=r"right/1\.jpg cannot be"):
+        gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", rig=rig, strict=True)
+    hurt.unlink()
+    hurt.write_bytes(whole)
+    assert not gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", rig=rig).failed
+
+
+def test_what_starts_a_whole_new_map_is_told(
+    mapped_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(opening, "adopt_model", lambda *_, **__: None)
+    prepare_map(mapped_place.map, LocalizationSettings(matcher="root-sift"), work=tmp_path / "work")
+    assert not caplog.text
+    settings = LocalizationSettings(max_keypoints=1024, precision="float32")
+    prepare_map(mapped_place.map, settings, work=tmp_path / "work")
+    assert "(max_keypoints: 2048 -> 1024, precision: 'auto' -> 'float32')" in caplog.text
+    assert str(tmp_path / "work") in caplog.text
+
+
 # Outputs that are in the way
 
 
@@ -278,7 +433,12 @@ def test_the_order_of_the_queries_does_not_matter(mapped_place: Place, queries: 
         (".json", '{"images": {"view.jpg": {}}}'),
         (".json", "[1, 2]"),
         (".json", "no json"),
+        (".json", '{"images": {"view.jpg": 3}, "failed": {}}'),
+        (".json", '{"images": {}, "failed": {"view.jpg": {}}}'),
+        (".json", '{"images": [], "failed": {}}'),
         (".txt", "view_01.jpg view_02.jpg\n"),
+        (".txt", "view_01.jpg OPENCV 640 426 533 533 320 213 0 0 0 0\n"),
+        (".txt", "view_01.jpg RADIAL 640 426 533 320 213 0.01 0\n"),
     ],
 )
 def test_files_of_others_are_not_written_over(
@@ -290,6 +450,21 @@ def test_files_of_others_are_not_written_over(
         with pytest.raises(OutputError, match=r"is there already, and holds no poses"):
             gim_sfm.localize(queries, model, tmp_path / "poses")
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"), [("intrinsics", "poses.txt"), ("pairs_file", "poses.txt"), ("rig", "poses.json")]
+)
+def test_inputs_are_not_written_over(
+    setting: str, name: str, mapped_place: Place, queries: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text('{"images": {}, "failed": {}}' if path.suffix == ".json" else "a.jpg 1 0 0 0 1 2 3\n")
+    before = path.read_text()
+    settings: Any = {setting: tmp_path / "." / name}
+    with pytest.raises(OutputError, match=r"written over .*, which is an input"):
+        gim_sfm.localize(queries, mapped_place.map, tmp_path / "poses", **settings)
+    assert path.read_text() == before
 
 
 def test_an_output_that_cannot_be_written_is_told(mapped_place: Place, queries: Path, tmp_path: Path) -> None:

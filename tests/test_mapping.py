@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from gim_sfm.errors import ReconstructionError
+from gim_sfm.files import mend_folder, replacing_folder
 from gim_sfm.recipe import MappingSettings
 from gim_sfm.sfm import mapping
 from gim_sfm.sfm.known import KnownView
-from gim_sfm.sfm.mapping import build_models, publish, quiet, replacing_folder, triangulate
+from gim_sfm.sfm.mapping import build_models, publish, quiet, triangulate
 
 
 def world(folder: Path, photos: int = 6, points: int = 150, noise: float = 0.3) -> pycolmap.Reconstruction:
@@ -230,6 +231,44 @@ def test_folder_is_replaced_only_when_the_block_ends_well(tmp_path: Path):
     with replacing_folder(folder) as temporary:
         (temporary / "three").touch()
     assert [path.name for path in folder.iterdir()] == ["three"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def cut_off_at(monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException]) -> None:
+    """Lets the rename of a folder of this name fail, after whatever came before it."""
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name == name:
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("name", ["sparse", ".sparse.tmp"])
+def test_a_folder_stays_when_the_run_is_cut_off_between_its_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], name: str
+):
+    (tmp_path / "sparse" / "one").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        cut_off_at(patched, name, error)
+        with pytest.raises(error), replacing_folder(tmp_path / "sparse") as temporary:
+            (temporary / "two").touch()
+    assert [path.name for path in (tmp_path / "sparse").iterdir()] == ["one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_what_a_killed_run_put_aside_is_put_back_or_removed(tmp_path: Path):
+    folder = tmp_path / "sparse"
+    (tmp_path / ".sparse.old" / "one").mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), replacing_folder(folder):
+        _ = 1 / 0
+    assert [path.name for path in folder.iterdir()] == ["one"], "put back before the block ran"
+    (tmp_path / ".sparse.old" / "none").mkdir(parents=True)
+    mend_folder(folder)
+    assert [path.name for path in folder.iterdir()] == ["one"]
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
 
 

@@ -249,7 +249,7 @@ def test_what_several_photos_tell_of_one_landmark_is_one_sighting() -> None:
     assert told.points.tolist() == [7, 9]
     # weighed by the scores where the places are near, else the better one
     np.testing.assert_allclose(told.places, [[10, 10], [50 + 2 / 3, 50]])
-    assert [rows.tolist() for rows in told.told_by] == [[0, 1], [0, 1]]
+    assert [rows.tolist() for rows in told.told_by] == [[0, 1], [1]]
     assert len(np.unique(told.keypoints)) == 2
     sparse = [
         replace(row, keypoints=np.array(numbers))

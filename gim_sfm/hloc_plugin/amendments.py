@@ -1,57 +1,79 @@
 """What the command lines check and mend before hloc's own code runs, stage by stage."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
 from typing import Any
 
+import h5py
+
 from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.hloc_plugin.dense import DenseMatching
+from gim_sfm.hloc_plugin.inputs import FEATURES, require_groups
 from gim_sfm.hloc_plugin.names import read_pair_names, require_usable_names
 from gim_sfm.hloc_plugin.presets import detector_output, is_ours
-from gim_sfm.hloc_plugin.unfinished import take_out_unwritten
+from gim_sfm.hloc_plugin.unfinished import needed_of, take_out_unextracted, take_out_unwritten
 
 Amendment = Callable[[ModuleType, Sequence[str]], list[str]]
 """Given a module of hloc and the arguments of its command line, what arguments are to be added."""
 
 
 def before_extraction(module: ModuleType, arguments: Sequence[str]) -> list[str]:
-    """Refuses names that later stages would fail on."""
-    given = _known(arguments)
-    if given.image_dir and given.image_dir.is_dir():
-        names = module.ImageDataset(given.image_dir, {}, given.image_list).names
-        require_usable_names(given.image_dir, names)
+    """Refuses names that later stages would fail on, and takes out what a killed run left half written."""
+    given = _known(module, arguments)
+    if given.image_dir is None:
+        return []
+    names = _photo_names(module, given)
+    require_usable_names(given.image_dir, names)
+    conf = module.confs.get(given.conf)
+    path = given.feature_path or (conf and given.export_dir and given.export_dir / f"{conf['output']}.h5")
+    if path:
+        take_out_unextracted(path, names, needed_of(conf))
     return []
+
+
+def _photo_names(module: ModuleType, given: argparse.Namespace) -> list[str]:
+    try:
+        names: list[str] = module.ImageDataset(given.image_dir, {}, given.image_list).names
+    except ValueError as error:
+        raise InputError(str(error), remedy="Check --image_dir, and the names in --image_list.") from error
+    return names
 
 
 def before_matching(module: ModuleType, arguments: Sequence[str]) -> list[str]:
     """Takes the features that a matcher's own detector made, where none are named."""
-    given = _known(arguments)
+    given = _known(module, arguments)
     # Whatever fails between them, hloc's writers would wait for ever, and the process with them.
     vars(module)["Thread"] = partial(Thread, daemon=True)
     conf = module.confs.get(given.conf)
     if conf is None or given.pairs is None:
         return []
-    require_usable_names(Path(), read_pair_names(given.pairs))
-    own = is_ours(conf) and given.features is None
-    features = detector_output(conf["model"]["matcher"]) if own else given.features
+    names = read_pair_names(given.pairs)
+    require_usable_names(Path(), names)
+    own = detector_output(conf["model"]["matcher"]) if is_ours(conf) and given.features is None else None
+    features = own or given.features or _default(module, "--features")
     _require_own_features(conf, features)
-    if given.export_dir and features:
+    if given.export_dir is None:
+        raise SettingsError("--export_dir is missing.", remedy="Name the folder of the features with it.")
+    if features:
+        _require_features(given.export_dir, features, names)
         take_out_unwritten(given.export_dir / f"{features}_{conf['output']}_{given.pairs.stem}.h5")
-    return ["--features", features] if own else []
+    return ["--features", own] if own else []
 
 
 def before_dense(module: ModuleType, arguments: Sequence[str]) -> list[str]:
     """Names the files as hloc does in Python; its command line writes any matches to ./matches-loftr."""
-    given = _known(arguments)
+    given = _known(module, arguments)
     vars(module)["match_and_assign"] = DenseMatching(module)
     if given.pairs:
         require_usable_names(given.image_dir or Path(), read_pair_names(given.pairs))
     conf = module.confs.get(given.conf)
-    if conf is None or not is_ours(conf) or given.pairs is None or given.export_dir is None:
+    if conf is None or given.pairs is None or given.export_dir is None:
         return []
     given.export_dir.mkdir(parents=True, exist_ok=True)
     matches = given.export_dir / f"{conf['output']}_{given.pairs.stem}.h5"
@@ -119,6 +141,23 @@ def _require_in_model(reference: Path, pairs: Path) -> None:
         )
 
 
+def _require_features(folder: Path, name: str, photos: Iterable[str]) -> None:
+    if Path(name).exists():
+        raise SettingsError(
+            f"--features {name} is a path, which hloc takes in Python only.",
+            remedy="Name the file without folder and .h5, and its folder with --export_dir.",
+        )
+    path = folder / f"{name}.h5"
+    require_groups(path, str(path), FEATURES)
+    with h5py.File(path, "r") as file:
+        missing = sorted(photo for photo in photos if photo not in file)
+    if missing:
+        raise InputError(
+            f"{path} has no features of {len(missing)} photos of the pair list, first of them {missing[0]}.",
+            remedy="Run extract_features on them first, or leave their pairs out.",
+        )
+
+
 def _require_own_features(conf: Mapping[str, Any], features: str | None) -> None:
     """Features of another detector of ours; those made elsewhere may be of the right one."""
     ours = is_ours(conf) and features is not None and features.startswith(detector_output(""))
@@ -129,14 +168,28 @@ def _require_own_features(conf: Mapping[str, Any], features: str | None) -> None
         )
 
 
-def _known(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags that an amendment goes by, as far as they are given; hloc's parser judges them all."""
+def _known(module: ModuleType, arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags that an amendment goes by, as far as they are given; hloc's parser judges them all.
+
+    Left out, the conf is that of hloc.
+    """
     parser = argparse.ArgumentParser(add_help=False)
-    for flag in ("image_dir", "image_list", "export_dir", "pairs", "matches"):
+    for flag in ("image_dir", "image_list", "export_dir", "feature_path", "pairs", "matches"):
         parser.add_argument(f"--{flag}", type=Path)
     for flag in ("conf", "features"):
         parser.add_argument(f"--{flag}")
+    parser.set_defaults(conf=_default(module, "--conf"))
     return parser.parse_known_args(arguments)[0]
+
+
+def _default(module: ModuleType, flag: str) -> str | None:
+    """What hloc's command line takes where a flag is left out; only its source tells."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", None) == flag:
+            for word in node.keywords:
+                if word.arg == "default" and isinstance(word.value, ast.Constant):
+                    return str(word.value.value)
+    return None
 
 
 AMENDMENTS: Mapping[str, Amendment] = {

@@ -17,7 +17,8 @@ from typing import Any
 import h5py
 
 from gim_sfm.files import replacing
-from gim_sfm.hloc_plugin.unfinished import changeable, counts_of, pair_groups, take_out_unsound
+from gim_sfm.hloc_plugin.reopening import changeable
+from gim_sfm.hloc_plugin.unfinished import counts_of, pair_groups, take_out_unsound
 from gim_sfm.recipe import digest
 from gim_sfm.store import pair_key
 from gim_sfm.types import Pair

@@ -12,6 +12,7 @@ from types import ModuleType
 from gim_sfm.errors import GimSfmError
 from gim_sfm.hloc_plugin import import_hloc, register
 from gim_sfm.hloc_plugin.amendments import AMENDMENTS, PROGRAMS
+from gim_sfm.hloc_plugin.inputs import require_inputs
 
 PROGRAM = "python -m gim_sfm.hloc_plugin"
 
@@ -60,8 +61,9 @@ def run_stage(stage: str, arguments: Sequence[str]) -> None:
     register()
     module = import_hloc(stage)
     given = [*arguments]
-    if stage in AMENDMENTS and not {"-h", "--help"} & set(given):
-        given += AMENDMENTS[stage](module, given)
+    if not {"-h", "--help"} & set(given):
+        require_inputs(stage, given)
+        given += AMENDMENTS[stage](module, given) if stage in AMENDMENTS else []
     with _command_line(stage, given):
         PROGRAMS.get(stage, _run_main_block)(module)
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ import pycolmap
 
 from gim_sfm.archive import exclusive
 from gim_sfm.errors import InputError, OutputError
-from gim_sfm.files import write_text
-from gim_sfm.images import is_photo_name, signature
+from gim_sfm.files import replacing_folder, write_text
+from gim_sfm.images import read_header, signature
 from gim_sfm.recipe import Recipe, digest
 from gim_sfm.sfm.known import read_model
-from gim_sfm.sfm.mapping import PROVENANCE, replacing_folder
-from gim_sfm.sfm.maps import Map, is_map, open_map
+from gim_sfm.sfm.maps import Map, has_grown, is_map, open_map, read_record, refuse_missing
 from gim_sfm.sfm.photo_links import gather_photos, show_gathered
 from gim_sfm.sfm.reconstruction import reconstruct
 
@@ -27,9 +26,6 @@ ADOPTED = "adopted"
 
 RECORD = "adoption.json"
 """Says what the map was made from; written when it is complete."""
-
-NAMED = 5
-"""Photos that a message names of many."""
 
 
 def adopt_model(
@@ -55,17 +51,18 @@ def adopt_model(
         strict: Raise on the first broken photo instead of leaving it out.
 
     Raises:
-        InputError: There is no model, it has no poses, or photos of it are missing.
+        InputError: There is no model, it has no poses, or photos of it are missing or of another size.
         OutputError: `out` holds another map, or cannot be written.
         ReconstructionError: No point could be triangulated.
     """
     foreign = read_model(model)
     names = _posed_photos(foreign, model)
-    _refuse_missing(names, model, photos)
+    refuse_missing(photos, names, model)
+    _refuse_other_sizes(foreign, model, photos)
     content = _content(model)
     recipe = _adapted(recipe or Recipe(), out.resolve() / ADOPTED / content, foreign)
     inputs = _inputs(content, recipe, photos, names)
-    if _record(out).get("inputs") == inputs and is_map(out):
+    if read_record(out / RECORD).get("inputs") == inputs and is_map(out):
         logger.info("%s is the map of %s already.", out, model)
         return open_map(out)
     _refuse_others(out, model)
@@ -88,14 +85,26 @@ def _posed_photos(foreign: pycolmap.Reconstruction, model: Path) -> list[str]:
     return names
 
 
-def _refuse_missing(names: Iterable[str], model: Path, photos: Path) -> None:
-    missing = [name for name in names if not (is_photo_name(name) and (photos / name).is_file())]
-    if missing:
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise InputError(
-            f"Photos of the model {model} are not in {photos}: {', '.join(missing[:NAMED])}{more}.",
-            remedy="Name the folder that the names in the model refer to with --model-photos.",
-        )
+def _refuse_other_sizes(foreign: pycolmap.Reconstruction, model: Path, photos: Path) -> None:
+    """The cameras must be those of the photos, which shows before any network runs."""
+    for number in sorted(foreign.reg_image_ids()):
+        image = foreign.images[number]
+        camera, size = foreign.cameras[image.camera_id], _size(photos / image.name)
+        if size is not None and size != (camera.width, camera.height):
+            raise InputError(
+                f"{photos / image.name} is {size[0]}x{size[1]} pixels, but its camera in the model {model} "
+                f"is for {camera.width}x{camera.height}.",
+                remedy="Name the folder of the very photos that the model was made from, undistorted or "
+                "shrunk as they were, with --model-photos.",
+            )
+
+
+def _size(photo: Path) -> tuple[int, int] | None:
+    """Width and height; None for a broken photo, which is told of when features are looked for."""
+    try:
+        return read_header(photo).size
+    except InputError:
+        return None
 
 
 def _content(model: Path) -> str:
@@ -122,17 +131,9 @@ def _inputs(content: str, recipe: Recipe, photos: Path, names: Collection[str]) 
     )
 
 
-def _record(out: Path) -> dict[str, Any]:
-    path = out / RECORD
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return record
-
-
 def _refuse_others(out: Path, model: Path) -> None:
     """A map that was made otherwise, or has grown since, is not thrown away."""
-    provenance = out / "sparse" / PROVENANCE
-    grown = provenance.exists() and "extension" in json.loads(provenance.read_text(encoding="utf-8"))
-    if grown or (is_map(out) and not (out / ADOPTED).exists()):
+    if has_grown(out) or (is_map(out) and not (out / ADOPTED).exists()):
         raise OutputError(
             f"{out} holds a map that was not made of {model} with these settings, or has grown since.",
             remedy="Name another folder for the map.",

@@ -105,7 +105,7 @@ def _read_entries(path: Path) -> Mapping[str, Any]:
 def _read_list(path: Path) -> dict[str, dict[str, Any]]:
     """A list of queries with intrinsics; the model's name ends that of the photo, which may have blanks."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # names may hold other breaks of lines
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}).", remedy="Give a text file in UTF-8.") from error
     entries: dict[str, dict[str, Any]] = {}

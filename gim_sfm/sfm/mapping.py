@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TypeVar
 import pycolmap
 
 from gim_sfm.errors import ReconstructionError
+from gim_sfm.files import mend_folder, replacing_folder
 from gim_sfm.progress import Advance
 from gim_sfm.recipe import MappingSettings, digest
 from gim_sfm.sfm.known import KnownView
@@ -172,6 +173,7 @@ def _rank(component: Component) -> tuple[float, ...]:
 
 def _attempt(job: Job, folder: Path, mapper: str, inputs: str) -> Attempt:
     key = digest(inputs, mapper, job.seed, pycolmap.__version__, [asdict(row) for row in RELAXATIONS])
+    mend_folder(folder)
     finished = _read_attempt(folder, key)
     if finished is not None:
         logger.info("%s is finished already.", folder)
@@ -392,28 +394,6 @@ def _colour(model: pycolmap.Reconstruction, photos: Path, coloured_by: Collectio
     for number in model.reg_image_ids():
         if model.images[number].name in coloured_by:
             model.extract_colors_for_image(number, photos)
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `folder`; when the block ends well, it takes its place.
-
-    A block that fails, or a process that is killed, leaves `folder` as it was (killed in the instant between
-    two renames, it is gone and is made again by the next run). Unfinished folders are removed.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        shutil.rmtree(old, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            folder.rename(old)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

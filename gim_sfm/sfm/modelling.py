@@ -10,18 +10,13 @@ import numpy as np
 import pycolmap
 
 from gim_sfm import matchers
+from gim_sfm.files import mend_folder, replacing_folder
 from gim_sfm.progress import Advance, stage
 from gim_sfm.recipe import Recipe, digest
 from gim_sfm.sfm.calibration import Calibration, adjust_points, calibrate
 from gim_sfm.sfm.known import read_intrinsics, read_poses
-from gim_sfm.sfm.mapping import (
-    PROVENANCE,
-    build_models,
-    publish,
-    quiet,
-    replacing_folder,
-    triangulate,
-)
+from gim_sfm.sfm.mapping import build_models, publish, quiet, triangulate
+from gim_sfm.sfm.maps import DATABASE, MODEL, SPARSE, has_grown, keep_former, read_provenance
 from gim_sfm.sfm.matched import DatabaseFigures
 from gim_sfm.sfm.refinement import read_view, refine_keypoints
 from gim_sfm.sfm.report import ModelFigures
@@ -65,11 +60,12 @@ def build_and_publish(
         ReconstructionError: No model came of the matches.
     """
     inputs = _inputs(recipe, database)
-    record = _read_record(out / "sparse" / PROVENANCE)
+    mend_folder(out / SPARSE)
+    record = read_provenance(out)
     if record.get("inputs") != inputs:
         record = _build(photos, out, recipe, database, watch)
     return Modelled(
-        best=pycolmap.Reconstruction(out / "sparse" / "0"),
+        best=pycolmap.Reconstruction(out / MODEL),
         models=tuple(ModelFigures(**{**row, "names": tuple(row["names"])}) for row in record["models"]),
         calibration=tuple(record["calibration"]),
         notes=tuple(record["notes"]),
@@ -85,7 +81,7 @@ def _inputs(recipe: Recipe, database: DatabaseFigures) -> str:
 def _build(
     photos: Path, out: Path, recipe: Recipe, database: DatabaseFigures, watch: Stopwatch
 ) -> dict[str, Any]:
-    known = known_cameras(out / "database.db", recipe)
+    known = known_cameras(out / DATABASE, recipe)
     with watch.stage("mapping", inside=True), stage("Mapping", len(database.keypoints), "photo") as advance:
         if recipe.mapping.poses is None:
             drafts = _map(photos, out, recipe, database, known, advance)
@@ -100,11 +96,16 @@ def _build(
             "inputs": _inputs(recipe, database),
             "models": [asdict(row) for row in drafts.figures],
             "calibration": [asdict(row) for row in calibrated[0].cameras],
-            "notes": [*drafts.notes, *refined[0]],
+            "notes": [*drafts.notes, *refined[0], *_kept(out)],
         }
         record |= json.loads(json.dumps(record, default=plain))
-        publish([row.model for row in calibrated], photos, out / "sparse", record)
+        publish([row.model for row in calibrated], photos, out / SPARSE, record)
     return record
+
+
+def _kept(out: Path) -> list[str]:
+    """A model that has grown is not made again as it was, so it is kept; says where."""
+    return [f"The model that had grown is kept in {keep_former(out)}"] if has_grown(out) else []
 
 
 def _refined(model: pycolmap.Reconstruction, photos: Path, recipe: Recipe) -> list[str]:
@@ -160,7 +161,7 @@ def _map(
     advance: Advance,
 ) -> _Drafts:
     attempts = build_models(
-        out / "database.db",
+        out / DATABASE,
         photos,
         out,
         recipe.mapping,
@@ -182,7 +183,7 @@ def _triangulate(photos: Path, out: Path, poses: Path, advance: Advance) -> _Dra
     folder = out / "tries" / "known-poses"
     with replacing_folder(folder) as temporary:
         (temporary / "0").mkdir()
-        model = triangulate(out / "database.db", photos, read_poses(poses), temporary / "0")
+        model = triangulate(out / DATABASE, photos, read_poses(poses), temporary / "0")
     advance(model.num_reg_images())
     return _Drafts([model], [model_figures(model, (folder / "0").relative_to(out), 0, True)], [])
 
@@ -199,10 +200,3 @@ def model_figures(model: pycolmap.Reconstruction, folder: Path, seed: int, best:
         names=tuple(names),
         best=best,
     )
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record

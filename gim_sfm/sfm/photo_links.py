@@ -44,6 +44,12 @@ def show_gathered(out: Path) -> None:
         _lay(images, Path(GATHERED))
 
 
+def gathered_names(out: Path) -> set[str]:
+    """Names of the photos that are gathered."""
+    folder = out / GATHERED
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()}
+
+
 def drop_gathered(out: Path, names: Iterable[str]) -> None:
     """Takes links away again."""
     for name in names:

@@ -8,8 +8,8 @@ import pycolmap
 from jaxtyping import Float64
 
 from gim_sfm.errors import InputError, OutputError
+from gim_sfm.files import replacing_folder
 from gim_sfm.sfm.known import read_model
-from gim_sfm.sfm.mapping import replacing_folder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

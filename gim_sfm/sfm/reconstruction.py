@@ -19,7 +19,7 @@ from gim_sfm.recipe import Recipe, ReconstructSettings, digest
 from gim_sfm.sfm.cameras import assumed_cameras, cameras_of
 from gim_sfm.sfm.given import GivenFiles
 from gim_sfm.sfm.lineup import Lineup, assemble, choose_joining, rescue_settings
-from gim_sfm.sfm.maps import link_photos
+from gim_sfm.sfm.maps import DATABASE, FEATURES, MODEL, RECIPE, link_photos, refuse_to_shrink
 from gim_sfm.sfm.matched import DatabaseFigures, MatchingJob, build_database
 from gim_sfm.sfm.modelling import Modelled, build_and_publish
 from gim_sfm.sfm.pairing import Collection, PairChoice, choose_pairs
@@ -102,7 +102,8 @@ def reconstruct(
     """Reconstructs cameras and points from a folder of photos.
 
     Interrupted or killed, the same call goes on where it stopped. New photos in the folder join in; changed
-    settings or photos recompute what depends on them.
+    settings or photos recompute what depends on them. A model that `extend` has made larger is kept in
+    former/ before it is replaced, and only a folder with all its photos replaces it.
 
     Args:
         photos: Folder of photos; subfolders are read too.
@@ -116,7 +117,7 @@ def reconstruct(
     Raises:
         SettingsError: A setting that does not exist or does not fit.
         InputError: Fewer than two readable photos, or other input that cannot be used.
-        OutputError: `out` cannot be written or belongs to something else.
+        OutputError: `out` cannot be written, belongs to something else, or holds a larger model.
         WeightsError: The matcher's weights cannot be had.
         ReconstructionError: No model came of the photos; report.html says why for each of them.
     """
@@ -129,8 +130,8 @@ def reconstruct(
     with ExitStack() as stores:
         stores.enter_context(exclusive(job.out))
         key = lineup.features_key
-        features = stores.enter_context(FeatureStore.open(job.out / "features.h5", digest(key), key))
-        job.recipe.write(job.out / "recipe.toml")
+        features = stores.enter_context(FeatureStore.open(job.out / FEATURES, digest(key), key))
+        job.recipe.write(job.out / RECIPE)
         link_photos(job.out, job.folder.root)
         broken, notes = _extract(job, lineup, features, watch)
         headers = {name: head for name, head in read_headers(job.folder)[0].items() if name not in broken}
@@ -148,7 +149,7 @@ def reconstruct(
             headers,
             seed=job.recipe.mapping.seed,
         )
-        database = build_database(job.out / "database.db", matching, watch)
+        database = build_database(job.out / DATABASE, matching, watch)
         facts = RunFacts(
             names=job.folder.names,
             keypoints={},
@@ -187,7 +188,7 @@ def _map_again(
     job: _Job, matching: MatchingJob, before: Modelled, lost: set[str], watch: Stopwatch
 ) -> tuple[Modelled, DatabaseFigures]:
     """The model after the second matcher was asked about lost photos; the former one if that was better."""
-    path = job.out / "database.db"
+    path = job.out / DATABASE
     database = build_database(path, matching, watch, lost=lost)
     with suppress(ReconstructionError):
         modelled = build_and_publish(job.folder.root, job.out, job.recipe, database, watch)
@@ -245,6 +246,7 @@ def _prepare(
         raise SettingsError(
             f"{out} is the folder of the photos, too.", remedy="Name another folder for the output."
         )
+    refuse_to_shrink(Path(out), folder.root, folder.names)
     given = GivenFiles.of(chosen, Path(out))
     return _Job(folder, Path(out), chosen, device, strict, given)
 
@@ -308,7 +310,7 @@ def _named(recipe: Recipe) -> str:
 
 
 def _report(job: _Job, facts: RunFacts, model: pycolmap.Reconstruction | None, watch: Stopwatch) -> Path:
-    pairs = with_parallax(job.out / "database.db", facts, model)
+    pairs = with_parallax(job.out / DATABASE, facts, model)
     timed = replace(facts, pairs=pairs, timings=watch.stages, network_seconds=watch.inside)
     return write_report(job.out, build_report(timed, model), model, job.folder.root)
 
@@ -332,7 +334,7 @@ def _result(job: _Job, facts: RunFacts, modelled: Modelled, watch: Stopwatch) ->
     model = modelled.best
     page = _report(job, told, model, watch)
     return ReconstructResult(
-        model=job.out / "sparse" / "0",
+        model=job.out / MODEL,
         report=page,
         registered=model.num_reg_images(),
         photos=len(job.folder.names),
@@ -357,6 +359,7 @@ def plan(
     Raises:
         SettingsError: A setting that does not exist or does not fit.
         InputError: Fewer than two readable photos, or with `strict` a broken one.
+        OutputError: `out` holds a larger model.
         WeightsError: The matcher's weights cannot be had.
     """
     job = _prepare(photos, out, recipe, device, strict, settings)

@@ -60,10 +60,10 @@ ADVICE: Mapping[Status, str] = {
     "few matches": "It looks like none of the photos it was compared with; add photos in between, or check "
     "that it belongs here.",
     "no verified pair": "Its matches fit no geometry: repeated patterns, another place, or little overlap. "
-    "A second matcher may find more (--rescue).",
+    "A second matcher may find more (reconstruct --rescue).",
     "low parallax": "It shares its view point with its partners; add photos taken a step aside.",
     "left out by the mapper": "Matched, but too few of its points are seen by registered photos; add photos "
-    "in between, or try a second matcher (--rescue) or more seeds (--tries 5).",
+    "in between, or try a second matcher (reconstruct --rescue) or more seeds (reconstruct --tries 5).",
     "in another model": "It joined a smaller model that could not be linked with the best one; add photos in "
     "between.",
 }

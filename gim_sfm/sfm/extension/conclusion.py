@@ -10,10 +10,12 @@ import pycolmap
 
 from gim_sfm.errors import ReconstructionError
 from gim_sfm.pair_file import write_pairs
+from gim_sfm.recipe import ExtensionSettings
 from gim_sfm.sfm.extension.enlarging import Enlarged
 from gim_sfm.sfm.extension.frames import Displacement
-from gim_sfm.sfm.extension.workplace import SPARSE, Workplace, read_record
+from gim_sfm.sfm.extension.workplace import Workplace
 from gim_sfm.sfm.known import read_model
+from gim_sfm.sfm.maps import EXTENSION, SPARSE, keep_former, read_provenance
 from gim_sfm.sfm.modelling import model_figures, plain
 from gim_sfm.sfm.reconstruction import with_parallax
 from gim_sfm.sfm.report import RunFacts, build_report, write_report
@@ -39,6 +41,7 @@ class ExtendResult:
         reprojection_error: Mean, in pixels.
         displacement: How far old photos moved.
         seconds: Wall time of the run that made it.
+        settings: What it was made with, see `gim_sfm.recipe.ExtensionSettings`.
         notes: What was picked, skipped or found on the way.
     """
 
@@ -53,6 +56,7 @@ class ExtendResult:
     reprojection_error: float
     displacement: Displacement
     seconds: float
+    settings: Mapping[str, Any]
     notes: tuple[str, ...]
 
     def read_model(self) -> pycolmap.Reconstruction:
@@ -108,7 +112,7 @@ def publish_extension(outcome: Outcome, watch: Stopwatch) -> ExtendResult:
     if len(left_out) == len(outcome.newcomers):
         raise _nobody_joined(outcome, facts, left_out, watch)
     with watch.stage("publishing"):
-        former = place.keep_former()
+        former = keep_former(place.root)
     notes = (*facts.notes, *_told(outcome, left_out, former))
     result = ExtendResult(
         model=place.root / SPARSE / "0",
@@ -122,6 +126,7 @@ def publish_extension(outcome: Outcome, watch: Stopwatch) -> ExtendResult:
         reprojection_error=model.compute_mean_reprojection_error(),
         displacement=outcome.enlarged.displacement,
         seconds=watch.total,
+        settings=facts.recipe["extension"],
         notes=notes,
     )
     facts = replace(facts, notes=notes, timings=watch.stages, network_seconds=watch.inside)
@@ -134,17 +139,22 @@ def publish_extension(outcome: Outcome, watch: Stopwatch) -> ExtendResult:
 
 def read_finished(root: Path, offered: Mapping[str, object]) -> ExtendResult | None:
     """The result of the last extension, if these photos were there; None where it was another or none."""
-    row = read_record(root).get("extension")
-    if row is None or not offered.keys() >= {*row["joined"], *row["left_out"]}:
+    row = read_provenance(root).get(EXTENSION)
+    if row is None or "settings" not in row or not offered.keys() >= {*row["joined"], *row["left_out"]}:
         return None
     row = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     paths = {"model": root / SPARSE / "0", "report": root / "report.html", "former": root / row["former"]}
     return ExtendResult(**{**row, **paths, "displacement": Displacement(**row["displacement"])})
 
 
+def plain_settings(settings: ExtensionSettings) -> dict[str, Any]:
+    """Settings as a record has them."""
+    return settings.model_dump(mode="json")
+
+
 def _facts(outcome: Outcome) -> RunFacts:
     """The facts with what the model tells of itself and of its past."""
-    settled, before = outcome.enlarged.settled, read_record(outcome.place.root)
+    settled, before = outcome.enlarged.settled, read_provenance(outcome.place.root)
     new = [asdict(row) for row in settled.calibration]
     changed = {row["camera_id"] for row in new}
     old = [row for row in before.get("calibration", ()) if row["camera_id"] not in changed]
@@ -182,7 +192,7 @@ def _record(outcome: Outcome, facts: RunFacts, result: ExtendResult) -> dict[str
         "models": [asdict(row) for row in facts.models],
         "calibration": list(facts.calibration),
         "notes": list(facts.notes),
-        "extension": written,
+        EXTENSION: written,
     }
 
 

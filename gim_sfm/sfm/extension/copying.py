@@ -6,19 +6,30 @@ from pathlib import Path
 
 from gim_sfm.archive import exclusive
 from gim_sfm.errors import OutputError
-from gim_sfm.files import write_text
-from gim_sfm.recipe import digest
+from gim_sfm.files import replacing_folder, write_text
 from gim_sfm.sfm.adoption import ADOPTED, RECORD
-from gim_sfm.sfm.mapping import PROVENANCE, replacing_folder
-from gim_sfm.sfm.maps import IMAGES, RECIPE, Map, is_map, link_photos, open_map
+from gim_sfm.sfm.mapping import PROVENANCE
+from gim_sfm.sfm.maps import (
+    DATABASE,
+    EXTENSION,
+    IMAGES,
+    RECIPE,
+    SPARSE,
+    Map,
+    content_of,
+    is_map,
+    link_photos,
+    open_map,
+    read_provenance,
+)
 from gim_sfm.sfm.photo_links import GATHERED, gather_photos, show_gathered
 from gim_sfm.sfm.placing import refuse_overlap
 
 ORIGIN = "copied_from.json"
 """Says which state of which map a map is a copy of."""
 
-FOLDERS = ("sparse", ADOPTED)
-FILES = ("database.db", "database.json", "pairs.txt", RECORD, "*.h5", "*.h5.journal")
+FOLDERS = (SPARSE, ADOPTED)
+FILES = (DATABASE, "database.json", "pairs.txt", RECORD, "*.h5", "*.h5.journal")
 
 
 def copy_map(source: Map, out: Path) -> Map:
@@ -33,7 +44,7 @@ def copy_map(source: Map, out: Path) -> Map:
     Raises:
         OutputError: `out` holds something else, or a copy of another state of the map, or cannot be written.
     """
-    state = {"map": str(source.folder), "state": _state(source.folder)}
+    state = {"map": str(source.folder), "state": content_of(source)}
     origin = out / ORIGIN
     if origin.exists() and json.loads(origin.read_text(encoding="utf-8")) == state and is_map(out):
         return open_map(out, None if (out / IMAGES).exists() else source.photos)
@@ -55,10 +66,6 @@ def copy_map(source: Map, out: Path) -> Map:
     return open_map(out)
 
 
-def _state(folder: Path) -> str:
-    return digest((folder / "sparse" / PROVENANCE).read_text(encoding="utf-8"))
-
-
 def _copy(source: Map, temporary: Path, out: Path) -> None:
     for name in FOLDERS:
         if (source.folder / name).exists():
@@ -66,6 +73,7 @@ def _copy(source: Map, temporary: Path, out: Path) -> None:
     for pattern in FILES:
         for path in source.folder.glob(pattern):
             shutil.copyfile(path, temporary / path.name)
+    _forget_growth(temporary)
     source.recipe.with_settings(_moved_poses(source, out)).write(temporary / RECIPE)
     if source.photos.resolve() == (source.folder / GATHERED).resolve():
         names = (image.name for image in source.model.images.values())
@@ -73,6 +81,13 @@ def _copy(source: Map, temporary: Path, out: Path) -> None:
         show_gathered(temporary)
     else:
         link_photos(temporary, source.photos)
+
+
+def _forget_growth(root: Path) -> None:
+    """Word of an earlier extension leads to former models, which are not copied."""
+    record = read_provenance(root)
+    if record.pop(EXTENSION, None) is not None:
+        write_text(root / SPARSE / PROVENANCE, json.dumps(record, indent=1))
 
 
 def _moved_poses(source: Map, out: Path) -> dict[str, Path]:

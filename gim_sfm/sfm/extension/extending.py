@@ -8,23 +8,30 @@ from pathlib import Path
 from typing import Unpack
 
 from gim_sfm.archive import exclusive
-from gim_sfm.errors import InputError, ReconstructionError
+from gim_sfm.errors import GimSfmError, InputError, ReconstructionError
 from gim_sfm.images import ImageFolder, PhotoHeader, mask_path, read_photo
 from gim_sfm.matching import extract_features
 from gim_sfm.recipe import ExtendSettings, ExtensionSettings, Recipe, digest, section_of
-from gim_sfm.sfm.extension.conclusion import ExtendResult, Outcome, publish_extension, read_finished
+from gim_sfm.sfm.extension.conclusion import (
+    ExtendResult,
+    Outcome,
+    plain_settings,
+    publish_extension,
+    read_finished,
+)
 from gim_sfm.sfm.extension.enlarging import enlarge_model
 from gim_sfm.sfm.extension.ground import find_ground, refuse_other_networks, refuse_unsuitable
 from gim_sfm.sfm.extension.growth import Registry, grow_database, read_keypoints, read_registry
+from gim_sfm.sfm.extension.lenses import doubtful, tell_lenses, told_lenses
 from gim_sfm.sfm.extension.new_cameras import cameras_for
-from gim_sfm.sfm.extension.newcomers import Offered, choose_newcomers, find_offered, refuse_missing
+from gim_sfm.sfm.extension.newcomers import Offered, choose_newcomers, find_offered
 from gim_sfm.sfm.extension.partners import Partners, choose_partners
 from gim_sfm.sfm.extension.workplace import Workplace, open_workplace
 from gim_sfm.sfm.lineup import Lineup, assemble, rescue_settings
-from gim_sfm.sfm.maps import FEATURES, Map, link_photos
+from gim_sfm.sfm.maps import FEATURES, Map, link_photos, refuse_missing
 from gim_sfm.sfm.matched import MatchingJob
 from gim_sfm.sfm.pairing import PairChoice
-from gim_sfm.sfm.photo_links import drop_gathered, gather_photos, show_gathered
+from gim_sfm.sfm.photo_links import drop_gathered, gather_photos, gathered_names, show_gathered
 from gim_sfm.sfm.planning import read_headers
 from gim_sfm.sfm.positions import Positions, Shared, put_to_work
 from gim_sfm.sfm.report import RunFacts
@@ -126,16 +133,25 @@ def extend(
         offered = find_offered(Path(photos), ground.photos, place.known, ground.folder)
         newcomers = choose_newcomers(offered, ground.photos, place.known, _sameness(ground, features))
         finished = read_finished(ground.folder, offered.sources)
-        if finished is not None and newcomers.keys() <= finished.left_out.keys():
-            newcomers = {name: path for name, path in newcomers.items() if _is_readable(path)}
+        if finished is not None:
+            newcomers = _once_more(
+                finished, offered, newcomers, alike=finished.settings == plain_settings(chosen)
+            )
         if not newcomers:
             place.clear()
-            return _nothing_new(ground, finished, Path(photos))
-        with watch.stage("networks"):
-            lineup, rescuer = _line_up(ground, device)
-        folder = _put_together(ground, place, offered, newcomers)
-        job = _Job(ground, place, chosen, newcomers, folder, offered.at_home, features, strict)
-        return _join(job, lineup, rescuer, device, watch, stores)
+            return _nothing_new(ground, finished, Path(photos), chosen)
+        try:
+            with watch.stage("networks"):
+                lineup, rescuer = _line_up(ground, device)
+            folder = _put_together(ground, place, offered, newcomers)
+            job = _Job(ground, place, chosen, newcomers, folder, offered.at_home, features, strict)
+            return _join(job, lineup, rescuer, device, watch, stores)
+        except GimSfmError as error:
+            if not offered.at_home:
+                drop_gathered(ground.folder, newcomers.keys() - place.known)
+            if not isinstance(error, ReconstructionError):  # whose report lies in the draft
+                place.clear()
+            raise
 
 
 def _join(
@@ -145,15 +161,32 @@ def _join(
     choice = _choose(job, headers, watch)
     registry = read_registry(job.place.base, job.ground.model, job.place.known)
     matching = _matching_job(job, choice, headers, registry, (lineup, rescuer), stores)
-    figures = grow_database(job.place.base, job.place.grown, matching, registry, watch)
+    fresh = {name: header for name, header in headers.items() if name not in registry.numbers}
+    doubted = doubtful(job.recipe, fresh, matching.cameras, registry.cameras)
+    figures = grow_database(
+        job.place.base,
+        job.place.grown,
+        matching,
+        registry,
+        watch,
+        cameras=lambda matched: tell_lenses(
+            job.ground.model,
+            matched,
+            matching.cameras,
+            registry.cameras,
+            {name: matching.first.pixel(name) for name in doubted},
+            job.recipe,
+        ),
+    )
     facts = RunFacts(
         names=job.folder.names,
         keypoints=figures.keypoints,
         pairs=figures.pairs,
+        tracks=figures.tracks,
         broken=broken,
-        recipe=job.recipe.model_dump(mode="json") | {"extension": job.settings.model_dump(mode="json")},
+        recipe=job.recipe.model_dump(mode="json") | {"extension": plain_settings(job.settings)},
         device=device,
-        notes=(*notes, choice.told),
+        notes=(*notes, choice.told, *told_lenses(job.place.grown, registry.cameras, doubted)),
     )
     enlarged = enlarge_model(
         job.ground.model,
@@ -166,12 +199,7 @@ def _join(
     outcome = Outcome(job.place, job.folder.root, tuple(job.newcomers), enlarged, facts, figures.inputs)
     if not job.at_home and enlarged.names & job.newcomers.keys():
         show_gathered(job.ground.folder)
-    try:
-        return publish_extension(outcome, watch)
-    except ReconstructionError:
-        if not job.at_home:
-            drop_gathered(job.ground.folder, job.newcomers)
-        raise
+    return publish_extension(outcome, watch)
 
 
 def _line_up(ground: Map, device: str) -> tuple[Lineup, Lineup | None]:
@@ -200,12 +228,30 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-def _nothing_new(ground: Map, finished: ExtendResult | None, photos: Path) -> ExtendResult:
+def _once_more(
+    finished: ExtendResult, offered: Offered, newcomers: Mapping[str, Path], *, alike: bool
+) -> dict[str, Path]:
+    """Newcomers among photos that were offered before: with other settings, those that were left out then."""
+    if newcomers.keys() <= finished.left_out.keys():
+        newcomers = {name: path for name, path in newcomers.items() if _is_readable(path)}
+    again = {} if alike else {name: offered.sources[name] for name in finished.left_out}
+    return {**newcomers, **{name: path for name, path in again.items() if _is_readable(path)}}
+
+
+def _nothing_new(
+    ground: Map, finished: ExtendResult | None, photos: Path, settings: ExtensionSettings
+) -> ExtendResult:
     """The result of the extension that these photos were part of, as it is complete.
 
     Raises:
-        InputError: There was none.
+        InputError: There was none, or it was made with other settings.
     """
+    if finished is not None and finished.settings != plain_settings(settings):
+        raise InputError(
+            f"The photos of {photos} have joined {ground.folder} with other settings: "
+            f"{dict(finished.settings)}.",
+            remedy="Repeat these settings, or run reconstruct on all photos to adjust them together.",
+        )
     if finished is None:
         raise InputError(
             f"{photos} holds no new photo: {ground.folder} knows all of them.",
@@ -219,14 +265,16 @@ def _put_together(
     ground: Map, place: Workplace, offered: Offered, newcomers: Mapping[str, Path]
 ) -> ImageFolder:
     """One folder for old and new photos."""
-    refuse_missing(ground.photos, [image.name for image in ground.model.images.values()])
+    names = [image.name for image in ground.model.images.values()]
+    refuse_missing(ground.photos, names, ground.folder)
     root = ground.photos.resolve()
     if offered.at_home:
         link_photos(ground.folder, root)
     else:
         old = {name: root / name for name in place.known if (root / name).exists()}
+        drop_gathered(ground.folder, gathered_names(ground.folder) - old.keys() - newcomers.keys())
         root = gather_photos(ground.folder, {**old, **newcomers})
-    return ImageFolder.of(root, [*place.known, *newcomers])
+    return ImageFolder.of(root, place.known | newcomers.keys())
 
 
 def _extract(
@@ -234,33 +282,44 @@ def _extract(
 ) -> tuple[dict[str, PhotoHeader], dict[str, str], list[str]]:
     """Features and headers of the new photos; broken ones are told."""
     with watch.stage("extraction"):
-        outcome = extract_features(
-            job.folder,
-            sorted(job.newcomers),
-            lineup.detector,
-            job.features,
-            longest=lineup.detected,
-            masks=job.masks,
-            batch=lineup.batch,
-            strict=job.strict,
-        )
+        try:
+            outcome = extract_features(
+                job.folder,
+                sorted(job.newcomers),
+                lineup.detector,
+                job.features,
+                longest=lineup.detected,
+                masks=job.masks,
+                batch=lineup.batch,
+                strict=job.strict,
+            )
+        except InputError as error:
+            raise InputError(_at_source(job, error.message), remedy=error.remedy) from error
     watch.note_inside("extraction", outcome.seconds_in_network)
-    usable = [name for name in job.newcomers if name not in outcome.broken]
+    broken = {name: _at_source(job, reason) for name, reason in outcome.broken.items()}
+    usable = [name for name in job.newcomers if name not in broken]
     if not usable:
         raise InputError(
-            f"None of the {len(job.newcomers)} new photos can be read: {'; '.join(outcome.broken.values())}",
+            f"None of the {len(job.newcomers)} new photos can be read: {'; '.join(broken.values())}",
             remedy="Replace the broken files.",
         )
     headers, _ = read_headers(ImageFolder.of(job.folder.root, usable))
-    notes = [f"Left out: {reason}" for reason in outcome.broken.values()]
+    notes = [f"Left out: {reason}" for reason in broken.values()]
     if outcome.unmasked:
         notes.append(f"{len(outcome.unmasked)} photos have no mask, first of them {outcome.unmasked[0]}")
-    return headers, dict(outcome.broken), notes
+    return headers, broken, notes
+
+
+def _at_source(job: _Job, reason: str) -> str:
+    """A message about a new photo that names the person's file, not the link to it."""
+    for name, path in job.newcomers.items():
+        reason = reason.replace(str(job.folder.root / name), str(path))
+    return reason
 
 
 def _choose(job: _Job, headers: Mapping[str, PhotoHeader], watch: Stopwatch) -> PairChoice:
     with watch.stage("pairs"):
-        old = sorted(name for name in job.place.known if name in job.features)
+        old = sorted(name for name in job.place.known - headers.keys() if name in job.features)
         choice = choose_partners(
             job.settings, Partners(old, sorted(headers), job.features, job.recipe.mapping.seed)
         )
@@ -276,7 +335,7 @@ def _matching_job(
     lineups: tuple[Lineup, Lineup | None],
     stores: ExitStack,
 ) -> MatchingJob:
-    partners = {name for pair in choice.pairs for name in pair} - headers.keys()
+    partners = {name for pair in choice.pairs for name in pair} & registry.numbers.keys()
     old = {name: registry.cameras[name] for name in partners}
     cameras = cameras_for(job.recipe, headers, registry.cameras, job.folder.root) | old
     sizes = {name: (row.width, row.height) for name, row in cameras.items()}

@@ -11,7 +11,7 @@ from gim_sfm.geometry import Similarity, camera_centres, rotation_angle_degrees,
 
 ROUNDS = 10
 OUTLYING = 3.0
-"""Median distances beyond which a camera has no say in the alignment."""
+"""Median distances beyond which a camera or point has no say in the alignment."""
 
 MOST_POINTS = 5000
 
@@ -40,21 +40,23 @@ class Displacement:
 
 
 def align_back(model: pycolmap.Reconstruction, before: pycolmap.Reconstruction) -> None:
-    """Moves a model, in place, to where the camera centres that it had before lie best on each other.
+    """Moves a model, in place, to where its former cameras and points lie best on what they were.
 
-    Cameras on one line leave a turn about it open; points of the model settle it then.
+    Cameras on a line, or nearly, leave a turn about it to their noise; points settle it.
     """
     numbers = before.reg_image_ids()
-    now, then = camera_centres(_poses(model, numbers)), camera_centres(_poses(before, numbers))
-    try:
-        back = _robust_similarity(now, then)
-    except InputError:
-        shared = sorted(set(model.points3D) & set(before.points3D))
-        chosen = shared[:: max(1, len(shared) // MOST_POINTS)]
-        points = [np.array([part.points3D[number].xyz for number in chosen]) for part in (model, before)]
-        back = _robust_similarity(
-            np.concatenate([now, points[0].reshape(-1, 3)]), np.concatenate([then, points[1].reshape(-1, 3)])
+    shared = sorted(set(model.points3D) & set(before.points3D))
+    chosen = shared[:: max(1, len(shared) // MOST_POINTS)]
+    now, then = (
+        np.concatenate(
+            [
+                camera_centres(_poses(part, numbers)),
+                np.array([part.points3D[number].xyz for number in chosen]).reshape(-1, 3),
+            ]
         )
+        for part in (model, before)
+    )
+    back = _robust_similarity(now, then)
     model.transform(pycolmap.Sim3d(np.column_stack([back.scale * back.rotation, back.translation])))
 
 

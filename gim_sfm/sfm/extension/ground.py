@@ -6,9 +6,8 @@ from gim_sfm.errors import InputError, SettingsError
 from gim_sfm.recipe import ExtensionSettings, Recipe
 from gim_sfm.sfm.adoption import adopt_model
 from gim_sfm.sfm.extension.copying import copy_map
-from gim_sfm.sfm.extension.workplace import mend
 from gim_sfm.sfm.lineup import Lineup
-from gim_sfm.sfm.maps import Map, is_map, open_map, same_features
+from gim_sfm.sfm.maps import MODEL, Map, is_map, open_map, same_features
 
 
 def find_ground(
@@ -31,11 +30,10 @@ def find_ground(
         strict: Raise on the first broken photo instead of leaving it out.
 
     Raises:
-        SettingsError: A model made elsewhere without `output`, or a map with a recipe.
+        SettingsError: A model made elsewhere without `output`, a map with a recipe, or a lesser model of one.
         InputError: No model; or one made elsewhere without its photos.
         OutputError: The output holds something else.
     """
-    mend(model)
     if is_map(model):
         if recipe is not None:
             raise SettingsError(
@@ -43,7 +41,8 @@ def find_ground(
                 remedy="Leave out the recipe and the matcher's settings: they are for models made elsewhere.",
             )
         opened = open_map(model, photos)
-        return opened if output is None or _is_folder_of(opened, output) else _copied(opened, output)
+        _refuse_lesser(opened)
+        return opened if output is None or _is_folder_of(opened, output) else copy_map(opened, output)
     if photos is None:
         return open_map(model)  # which says what is missing
     if output is None:
@@ -51,7 +50,6 @@ def find_ground(
             f"{model} is a model made elsewhere, and stays as it is.",
             remedy="Name a folder for the larger map with --output.",
         )
-    mend(output)
     return adopt_model(model, photos, output, recipe=recipe, device=device, strict=strict)
 
 
@@ -88,10 +86,16 @@ def refuse_other_networks(ground: Map, lineup: Lineup) -> None:
         )
 
 
+def _refuse_lesser(opened: Map) -> None:
+    """Only the best model of a map grows: the database tells of all of them as one."""
+    best = opened.folder / MODEL
+    if opened.model_folder.resolve() != best.resolve():
+        raise SettingsError(
+            f"{opened.model_folder} is not the best model of {opened.folder}, and only that one can grow.",
+            remedy=f"Name {opened.folder}, or hand a copy of the lesser model's folder to --model, with "
+            "--model-photos and --output.",
+        )
+
+
 def _is_folder_of(opened: Map, output: Path) -> bool:
     return output.resolve() == opened.folder.resolve()
-
-
-def _copied(opened: Map, output: Path) -> Map:
-    mend(output)
-    return copy_map(opened, output)

@@ -4,7 +4,7 @@ Numbers of photos, cameras and keypoints that stand in it stay, so models made f
 """
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,9 +25,8 @@ from gim_sfm.sfm.matched import (
     write_figures,
 )
 from gim_sfm.sfm.stopwatch import Stopwatch
+from gim_sfm.sfm.track_quality import TrackFigures, measure_tracks
 from gim_sfm.types import Pair
-
-DATABASE = "database.db"
 
 Keypoints = Mapping[str, Float32[np.ndarray, "n 2"]]
 
@@ -76,7 +75,13 @@ def read_registry(database: Path, model: pycolmap.Reconstruction, known: Collect
 
 
 def grow_database(
-    base: Path, grown: Path, job: MatchingJob, registry: Registry, watch: Stopwatch
+    base: Path,
+    grown: Path,
+    job: MatchingJob,
+    registry: Registry,
+    watch: Stopwatch,
+    *,
+    cameras: Callable[[Matched], Cameras],
 ) -> DatabaseFigures:
     """Matches and verifies pairs and writes a copy of a database that holds them, unless it is there already.
 
@@ -86,6 +91,7 @@ def grow_database(
         job: The new pairs; `settled` names the old photos in them.
         registry: Photos and cameras of the base.
         watch: Is told where the time went.
+        cameras: Tells the cameras of all photos in the pairs once these are matched.
 
     Raises:
         InputError: The figures of the base are missing.
@@ -102,6 +108,8 @@ def grow_database(
         )
     grown.with_suffix(".json").unlink(missing_ok=True)
     matched = match_and_verify(job, watch)
+    with watch.stage("cameras"):
+        job = replace(job, cameras=cameras(matched))
     with watch.stage("database"), replacing(grown) as temporary:
         shutil.copyfile(base, temporary)
         counts = _add(temporary, matched, job, registry)
@@ -111,10 +119,34 @@ def grow_database(
         inputs=inputs,
         keypoints={**before.keypoints, **counts},
         pairs=(*(row for row in before.pairs if row.names not in new), *matched.figures),
+        tracks=_measure_tracks(grown),
         rescued=(*before.rescued, *matched.rescued),
     )
     write_figures(grown.with_suffix(".json"), figures)
     return figures
+
+
+def _measure_tracks(database: Path) -> TrackFigures:
+    """How all verified matches of a database hang together."""
+    with pycolmap.Database.open(database) as opened:
+        images = {image.image_id: image.name for image in opened.read_all_images()}
+        keypoints = {
+            name: from_colmap(opened.read_keypoints(number)[:, :2]).astype(np.float32)
+            for number, name in images.items()
+        }
+        matches = [
+            (
+                _names(images, number),
+                geometry.inlier_matches.astype(np.int32),
+            )
+            for number, geometry in zip(*opened.read_two_view_geometries(), strict=True)
+        ]
+    return measure_tracks(keypoints, matches)
+
+
+def _names(images: Mapping[int, str], number: int) -> Pair:
+    first, second = pycolmap.pair_id_to_image_pair(number)
+    return images[first], images[second]
 
 
 def read_keypoints(database: Path, numbers: Mapping[str, int], names: Collection[str]) -> Keypoints:

@@ -19,7 +19,8 @@ def cameras_for(
 
     Photos share cameras by the same rule as in `reconstruct`. Where the cameras of the map that belong to
     photos of that kind are one, or all alike, new ones get it with all that is known of it by now; where they
-    differ, or there is none, they get a new one.
+    differ, or there is none, they get a new one. Where photos are of one kind for their size alone, they are
+    asked later (`lenses`).
 
     Args:
         recipe: Settings of the map.

@@ -8,9 +8,6 @@ from gim_sfm.errors import InputError
 from gim_sfm.images import ImageFolder
 from gim_sfm.sfm.photo_links import source_roots
 
-NAMED = 5
-"""Photos that a message names of many."""
-
 
 @dataclass(frozen=True, slots=True)
 class Offered:
@@ -82,21 +79,6 @@ def choose_newcomers(
     }
     ImageFolder.of(home, [*known, *fresh])  # refuses names that files of matches cannot tell apart
     return fresh
-
-
-def refuse_missing(home: Path, names: Collection[str]) -> None:
-    """The photos of a map must be at hand: new ones are laid over them.
-
-    Raises:
-        InputError: Some are not.
-    """
-    missing = sorted(name for name in names if not (home / name).exists())
-    if missing:
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise InputError(
-            f"Photos of the map are not in {home}: {', '.join(missing[:NAMED])}{more}.",
-            remedy="Name the folder that they have moved to with --model-photos.",
-        )
 
 
 def _other_content(name: str, offered: Path, own: Path) -> InputError:

@@ -1,11 +1,10 @@
 """Where an extension is made: beside the map, which it replaces part by part when it is complete.
 
-A killed extension leaves the map as it was, or its database grown already, which the model does not mind;
-the draft tells the next run where to go on.
+A killed extension leaves the map as it was, or with its larger database already, which the next one takes
+back; the draft tells it where to go on.
 """
 
 import json
-import logging
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +13,13 @@ from typing import Any
 
 import pycolmap
 
-from gim_sfm.files import replacing, write_text
+from gim_sfm.files import write_text
 from gim_sfm.recipe import digest
-from gim_sfm.sfm.extension.growth import DATABASE
-from gim_sfm.sfm.mapping import PROVENANCE, publish, replacing_folder
-from gim_sfm.sfm.maps import FEATURES, RECIPE
-
-logger = logging.getLogger(__name__)
+from gim_sfm.sfm.mapping import publish
+from gim_sfm.sfm.maps import DATABASE, SPARSE, read_provenance
 
 DRAFT = "extension"
 STATE = "state.json"
-FORMER = "former"
-"""Models that were replaced by larger ones, numbered from 1."""
-
-SPARSE = "sparse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +49,6 @@ class Workplace:
         """The draft's database."""
         return self.draft / DATABASE
 
-    def keep_former(self) -> Path:
-        """Copies the models as they are now, once, and tells where."""
-        state = json.loads((self.draft / STATE).read_text(encoding="utf-8"))
-        kept = self.root / FORMER / str(state["number"])
-        if not kept.exists():
-            with replacing_folder(kept) as temporary:
-                shutil.copytree(self.root / SPARSE, temporary, dirs_exist_ok=True)
-        return kept
-
     def replace(
         self,
         models: Sequence[pycolmap.Reconstruction],
@@ -74,51 +57,50 @@ class Workplace:
         newcomers: Collection[str],
     ) -> None:
         """Replaces database and models; last come the models, with the record of what was done."""
-        for path in (self.base, self.base.with_suffix(".json")):
-            with replacing(path) as temporary:
-                shutil.copyfile(self.draft / path.name, temporary)
+        for path in _database_files(self.root):
+            path.rename(_put_aside(path))
+            (self.draft / path.name).rename(path)
         publish(models, photos, self.root / SPARSE, record, coloured_by=newcomers)
-        self.clear()
+        shutil.rmtree(self.draft, ignore_errors=True)
 
     def clear(self) -> None:
         """Throws the draft away."""
+        _put_back(self.root)
         shutil.rmtree(self.draft, ignore_errors=True)
 
 
 def open_workplace(root: Path) -> Workplace:
     """Begins an extension, or goes on with one that was cut off."""
-    state_path, after = root / DRAFT / STATE, digest(read_record(root))
+    state_path, after = root / DRAFT / STATE, digest(read_provenance(root))
     state = json.loads(state_path.read_text(encoding="utf-8")) if state_path.exists() else {}
-    if state.get("after") != after:
+    if state.get("after") == after:
+        _put_back(root)
+    else:
         shutil.rmtree(root / DRAFT, ignore_errors=True)
         (root / DRAFT).mkdir()
-        state = {"after": after, "known": _photos(root / DATABASE), "number": _next_number(root / FORMER)}
+        state = {"after": after, "known": _photos(root / DATABASE)}
         write_text(state_path, json.dumps(state))
     return Workplace(root, frozenset(state["known"]))
 
 
-def read_record(root: Path) -> dict[str, Any]:
-    """What the models of a map came from."""
-    path = root / SPARSE / PROVENANCE
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return record
+def _database_files(root: Path) -> tuple[Path, Path]:
+    return root / DATABASE, (root / DATABASE).with_suffix(".json")
 
 
-def mend(folder: Path) -> None:
-    """Puts models back that a kill caught in the instant between two renames."""
-    for root in (folder, *folder.resolve().parents[:2]):
-        put_aside = root / f".{SPARSE}.old"
-        is_map = (root / RECIPE).exists() and (root / FEATURES).exists()
-        if is_map and put_aside.exists() and not (root / SPARSE).exists():
-            put_aside.rename(root / SPARSE)
-            logger.info("%s was put back; the last run was cut off while replacing it.", root / SPARSE)
+def _put_aside(path: Path) -> Path:
+    """Where a file of the map's database is while the models made from it are not replaced yet."""
+    return path.parent / DRAFT / f"former_{path.name}"
+
+
+def _put_back(root: Path) -> None:
+    """Takes back the larger database of a run that was cut off before its models were in place."""
+    for path in _database_files(root):
+        if _put_aside(path).exists():
+            if path.exists():
+                path.rename(root / DRAFT / path.name)
+            _put_aside(path).rename(path)
 
 
 def _photos(database: Path) -> list[str]:
     with pycolmap.Database.open(database) as opened:
         return sorted(image.name for image in opened.read_all_images())
-
-
-def _next_number(folder: Path) -> int:
-    numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
-    return max(numbers, default=0) + 1

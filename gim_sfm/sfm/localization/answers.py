@@ -21,6 +21,9 @@ Row = Mapping[str, Any]
 MADE_FROM = "made_from"
 """Digest of all that a row goes by."""
 
+FILE = "file"
+"""Signature of the photo that a row is of."""
+
 PAGE_TITLE = "photos localized"
 """Ends the title of the page, which is told from others by it."""
 
@@ -28,6 +31,9 @@ _NUMBERS = re.compile(r"\[\n([-+.,\de\s]+)\]")
 
 KEPT_PLACES = 100
 """Places of inliers that a row keeps: enough to see what the photo was recognised by."""
+
+UNIT_TOLERANCE = 1e-3
+"""By how much the length of a quaternion that was written with few digits may differ from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,33 @@ class AnswerFiles:
 
     @classmethod
     def of(cls, output: Path) -> "AnswerFiles":
-        """The files of an output, named with or without .txt, .json or .html."""
+        """The files of an output, named with or without .txt, .json or .html.
+
+        Raises:
+            OutputError: It has no name of its own, like . or /.
+        """
+        if output.name in {"", ".."}:
+            raise OutputError(
+                f"{output} is a folder, not a name of results.",
+                remedy=f"Name them, for instance {output / 'poses'}.",
+            )
         stem = output.with_suffix("") if output.suffix in {".txt", ".json", ".html"} else output
         ends = (".txt", ".json", ".html", ".journal", ".map")
         return cls(*(stem.with_name(stem.name + end) for end in ends))
+
+    def refuse_inputs(self, inputs: Iterable[Path | None]) -> None:
+        """What a run reads is not written over by it.
+
+        Raises:
+            OutputError: One of the files is an input.
+        """
+        given = {path.resolve() for path in inputs if path is not None}
+        for path in (self.poses, self.record, self.page, self.journal):
+            if path.resolve() in given:
+                raise OutputError(
+                    f"The results would be written over {path}, which is an input.",
+                    remedy="Name another output.",
+                )
 
 
 def row_of(answer: Localization) -> dict[str, Any]:
@@ -102,8 +131,12 @@ def read_rows(files: AnswerFiles) -> dict[str, Row]:
     try:
         record = json.loads(files.record.read_text(encoding="utf-8"))
         rows: dict[str, Row] = {**record["images"], **record["failed"]}
-    except (ValueError, KeyError, TypeError) as error:
+        whole = all("cam_from_world" in row for row in record["images"].values())
+        whole &= all({"reason", "remedy"} <= row.keys() for row in record["failed"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(files.record) from error
+    if not whole:
+        raise _foreign(files.record)
     return rows
 
 
@@ -152,14 +185,18 @@ def hloc_lines(cam_from_world: Mapping[str, np.ndarray]) -> Iterable[str]:
 
 
 def read_hloc_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
-    """Reads results in hloc's format; names may have blanks.
+    """Reads results in hloc's format, those of `localize` or of hloc itself; names may have blanks.
+
+    Returns:
+        cam_from_world by photo.
 
     Raises:
-        InputError: The file cannot be read, or a line holds no pose.
+        InputError: The file cannot be read, or a line holds no pose: a list of queries with their intrinsics
+            ends in numbers, too, but not in a quaternion of length 1.
     """
     poses = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # names may hold other breaks of lines
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}).", remedy="Give a text file.") from error
     for number, line in enumerate(lines, start=1):
@@ -167,10 +204,19 @@ def read_hloc_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
             continue
         try:
             name, *values = line.rsplit(maxsplit=7)
-            w, x, y, z, *shift = map(float, values)
-            poses[name] = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([x, y, z, w])), np.array(shift))
+            poses[name] = _pose_of(np.array(values, np.float64))
         except (ValueError, TypeError) as error:
             raise InputError(
                 f"{path}, line {number}: {line!r} is no pose.", remedy="Write name qw qx qy qz tx ty tz."
             ) from error
     return poses
+
+
+def _pose_of(values: Float64[np.ndarray, " n"]) -> pycolmap.Rigid3d:
+    """The pose qw qx qy qz tx ty tz."""
+    w, x, y, z, *shift = values
+    quat = np.array([x, y, z, w])
+    length = np.linalg.norm(quat)
+    if not abs(length - 1) < UNIT_TOLERANCE:
+        raise ValueError("the quaternion is not of length 1")
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(quat / length), np.array(shift))

@@ -4,26 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int64
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 
 from gim_sfm.errors import LocalizationError
 from gim_sfm.sfm.localization.judging import LARGEST_DEVIATION, Verdict, judge
 from gim_sfm.sfm.localization.landmarks import Landmarks, Sightings
 from gim_sfm.sfm.localization.posing import Posed, View, find_pose
-from gim_sfm.sfm.localization.query_cameras import QueryCamera
+from gim_sfm.sfm.localization.query_cameras import GIVEN, QueryCamera
 
 LINKED = 5
 """Landmarks that two photos of the map share if they show one place."""
 
-CLEARLY_MORE = 1.2
-"""A less trustworthy camera must win this many times the inliers."""
+MARGIN, CHANCE = 0.1, 10.0
+"""A less trustworthy camera must fit better by this much, in variances of an inlier for each of them, and by
+this many variances in all."""
 
-EXPLAINED, CLOSE = 0.6, 1.0
-"""Known intrinsics are doubted that explain a smaller share, or with a larger median error in pixels of the
-network's input."""
+REFUTED, MISTAKEN = 1.0, 0.02
+"""Intrinsics that were given are refuted by a focal length that fits better by so many variances for each
+inlier, and differs by this share."""
 
-FAR_MORE, MISTAKEN = 1.5, 0.05
-"""Another focal length refutes them that explains so many times more as closely and differs by this share."""
+FINEST = 0.1
+"""Pixels of the network's input below which a better fit means nothing."""
 
 RIVAL = 0.8
 """Share of the inliers with which another place of the map makes the answer doubtful."""
@@ -93,8 +95,8 @@ def localize_alone(
         if places and (best is None or places[0].inliers > best.inliers):
             best = places[0]
         _refuse_rivals(best, places)
-    if len(cameras) == 1:
-        _refuse_wrong_focal(best, sightings, cameras[0], pixel, seed)
+    if cameras[0].told == GIVEN:
+        _refuse_wrong_focal(best, best.views[0].sightings if best else sightings, cameras[0], pixel, seed)
     return checked(best, len(sightings))
 
 
@@ -126,21 +128,28 @@ def checked(attempt: Attempt | None, sightings: int) -> Attempt:
             f"{LARGEST_DEVIATION:.0%} of the distance, or its focal length wide open.",
             remedy="Give its intrinsics (--intrinsics), or take a photo that shows more of the place.",
         )
+    if not attempt.verdict.is_close:
+        raise LocalizationError(
+            f"{attempt.inliers} of {sightings} sightings agree with one pose but loosely, to "
+            f"{attempt.verdict.error:.1f} pixels of what the matcher sees: its lens is another than assumed, "
+            "or it is a picture of a picture.",
+            remedy="Give its intrinsics (--intrinsics), or a photo that is not cropped.",
+        )
     return attempt
 
 
 def covisible_groups(shown: Sequence[Landmarks]) -> list[list[int]]:
     """Photos of the map that share landmarks, directly or by way of others, largest group first."""
-    groups: list[tuple[list[int], Int64[np.ndarray, " _"]]] = []
-    for index, marks in enumerate(shown):
-        members, points, apart = [index], marks.points, []
-        for group in groups:
-            if np.intersect1d(group[1], marks.points, assume_unique=False).size >= LINKED:
-                members, points = members + group[0], np.union1d(points, group[1])
-            else:
-                apart.append(group)
-        groups = [*apart, (members, points)]
-    return sorted((sorted(members) for members, _ in groups), key=lambda group: (-len(group), group))
+    photos = np.repeat(np.arange(len(shown)), [len(marks) for marks in shown])
+    _, points = np.unique(np.concatenate([marks.points for marks in shown]), return_inverse=True)
+    shape = len(shown), int(points.max(initial=0)) + 1
+    sees = csr_array((np.ones(len(points), np.int64), (photos, points)), shape)
+    shared = (sees @ sees.T).tocoo()
+    linked = shared.data >= LINKED
+    links = coo_array((shared.data[linked], (shared.row[linked], shared.col[linked])), shared.shape)
+    _, group = connected_components(links, directed=False)
+    groups = [np.flatnonzero(group == number).tolist() for number in np.unique(group)]
+    return sorted(groups, key=lambda members: (-len(members), members))
 
 
 def _best_camera(
@@ -150,16 +159,26 @@ def _best_camera(
     for camera in cameras:
         view = View(sightings, camera.camera, pixel, camera.focal)
         attempt = _attempt([view], [camera.told], seed)
-        if attempt and (best is None or _is_better(attempt, best)):
+        if attempt and (best is None or _outdoes(attempt, best)):
             best = attempt
     return best
 
 
-def _is_better(attempt: Attempt, best: Attempt) -> bool:
+def _outdoes(attempt: Attempt, best: Attempt) -> bool:
     """Whether a less trustworthy camera wins."""
     if attempt.verdict.is_determined and best.verdict.is_determined:
-        return attempt.inliers > CLEARLY_MORE * best.inliers
+        return _gain(attempt, best) > max(MARGIN, CHANCE / attempt.inliers)
     return attempt.verdict.is_determined
+
+
+def _gain(attempt: Attempt, best: Attempt) -> float:
+    """By how much an attempt fits the same sightings better, in its variances for each of its inliers."""
+    errors, inliers = attempt.posed.errors[0], attempt.posed.inliers[0]
+    limit = min(float(each.posed.errors[0][each.posed.inliers[0]].max()) for each in (attempt, best))
+    misfits = [np.square(np.minimum(each.posed.errors[0], limit)).sum() for each in (attempt, best)]
+    finest = FINEST * attempt.views[0].pixel
+    variance = max(float(np.square(errors[inliers]).mean()) / 2, finest**2)
+    return float(misfits[1] - misfits[0]) / (variance * int(inliers.sum()))
 
 
 def _attempt(views: Sequence[View], told: Sequence[str], seed: int) -> Attempt | None:
@@ -188,33 +207,18 @@ def _told_by(sightings: Sightings, photos: Sequence[int]) -> Sightings:
 def _refuse_wrong_focal(
     best: Attempt | None, sightings: Sightings, camera: QueryCamera, pixel: float, seed: int
 ) -> None:
-    """Refuses intrinsics that are taken for known where another focal length explains far more."""
-    places = len(np.unique(sightings.keypoints))
-    if camera.focal != "known" or (best and _fits(best, places)):
-        return
+    """Refuses intrinsics that were given where another focal length fits far better."""
     sought = _attempt([View(sightings, camera.camera, pixel, "unknown")], [camera.told], seed)
     if sought is None or not (sought.verdict.is_evident and sought.verdict.is_determined):
         return
     given, found = camera.camera.mean_focal_length(), sought.posed.cameras[0].mean_focal_length()
-    explained = _within(best, float(sought.posed.errors[0][sought.posed.inliers[0]].max())) if best else 0
-    if sought.inliers > FAR_MORE * explained and abs(found / given - 1) > MISTAKEN:
+    refuted = best is None or _gain(sought, best) > max(REFUTED, CHANCE / sought.inliers)
+    if refuted and abs(found / given - 1) > MISTAKEN:
         raise LocalizationError(
-            f"Its focal length of {given:.0f} px ({camera.told}) fits {explained} of {places} sightings; "
-            f"one of {found:.0f} px would fit {sought.inliers} as closely.",
+            f"Its focal length of {given:.0f} px ({camera.told}) does not fit what it sees; one of "
+            f"{found:.0f} px fits {sought.inliers} sightings.",
             remedy="Correct its intrinsics, or leave them out.",
         )
-
-
-def _fits(attempt: Attempt, places: int) -> bool:
-    """Whether most places agree with a pose, and closely."""
-    view, posed = attempt.views[0], attempt.posed
-    error = float(np.median(posed.errors[0][posed.inliers[0]]))
-    return attempt.inliers > EXPLAINED * places and error <= CLOSE * view.pixel
-
-
-def _within(attempt: Attempt, error: float) -> int:
-    """Places that a pose explains with no larger error."""
-    return len(np.unique(attempt.views[0].sightings.keypoints[attempt.posed.errors[0] <= error]))
 
 
 def _refuse_rivals(best: Attempt | None, places: Sequence[Attempt]) -> None:

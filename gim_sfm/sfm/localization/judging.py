@@ -25,6 +25,9 @@ LARGEST_DEVIATION = 0.1
 APART = 0.02
 """Shares of the photo's longest side within which sightings count as one."""
 
+LOOSEST = 2.0
+"""Pixels of the network's input: matchers place keypoints to about half a pixel."""
+
 FOCALS = (0.2, 10.0)
 """Focal lengths over the longest side: from a fish-eye's to a long telephoto lens."""
 
@@ -44,12 +47,19 @@ class Verdict:
         position_deviation: Standard deviation of the position in model units, in its least certain direction.
         turn_deviation: Of the orientation in degrees.
         distance: Median distance of the inliers, in model units.
+        error: Their median reprojection error in pixels of the network's input.
     """
 
     evidence: float
     position_deviation: float
     turn_deviation: float
     distance: float
+    error: float
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the inliers agree as closely as a matcher tells them; else lens and pose are at odds."""
+        return self.error <= LOOSEST
 
     @property
     def is_evident(self) -> bool:
@@ -84,6 +94,9 @@ class _Spots:
 def judge(views: Sequence[View], posed: Posed) -> Verdict:
     """Weighs a pose."""
     near = [depths(view, posed.rig_from_world)[mask] for view, mask in zip(views, posed.inliers, strict=True)]
+    misses = [
+        error[mask] / view.pixel for view, error, mask in zip(views, posed.errors, posed.inliers, strict=True)
+    ]
     spots = [
         _spots(view, camera, posed.rig_from_world, errors)
         for view, camera, errors in zip(views, posed.cameras, posed.errors, strict=True)
@@ -94,6 +107,7 @@ def judge(views: Sequence[View], posed: Posed) -> Verdict:
         position_deviation=_largest(posed.covariance[3:, 3:]) if _are_lenses(views, posed) else np.inf,
         turn_deviation=float(np.degrees(_largest(posed.covariance[:3, :3]))),
         distance=float(np.median(np.concatenate(near))),
+        error=float(np.median(np.concatenate(misses))),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pycolmap
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from gim_sfm.sfm.colmap import from_colmap
 
@@ -109,13 +109,15 @@ def gather(shown: Sequence[Landmarks], seen: Sequence[Sighting], pixel: float) -
     scores = np.concatenate([row.scores for row in seen]).astype(np.float64)
     labels = np.column_stack([keypoints, points]) if (keypoints >= 0).all() else points[:, None]
     _, first, group = np.unique(labels, axis=0, return_index=True, return_inverse=True)
-    ends = np.cumsum([len(row) for row in seen])[:-1]
+    ends, group = np.cumsum([len(row) for row in seen])[:-1], group.reshape(-1)
+    averaged, near = _averaged(places, scores, group, TOGETHER * pixel)
+    told = zip(np.split(group, ends), np.split(near, ends), strict=True)
     return Sightings(
-        places=_averaged(places, scores, group.reshape(-1), TOGETHER * pixel),
+        places=averaged,
         keypoints=_numbered(keypoints[first]),
         points=points[first],
         xyz=xyz[first],
-        told_by=tuple(np.unique(part) for part in np.split(group.reshape(-1), ends)),
+        told_by=tuple(np.unique(part[together]) for part, together in told),
     )
 
 
@@ -128,13 +130,14 @@ def _averaged(
     scores: Float64[np.ndarray, " m"],
     group: Int64[np.ndarray, " m"],
     reach: float,
-) -> Float64[np.ndarray, "n 2"]:
-    """One place for each group: the mean of those that lie near the best scored one."""
+) -> tuple[Float64[np.ndarray, "n 2"], Bool[np.ndarray, " m"]]:
+    """One place for each group, the mean of those that lie near the best scored one, and which these are."""
     count = int(group.max(initial=-1)) + 1
     order = np.lexsort((scores, group))
     best = np.empty((count, 2))
     best[group[order]] = places[order]  # the last one written is the best scored
-    weights = np.maximum(scores, 1e-6) * (np.linalg.norm(places - best[group], axis=1) <= reach)
+    near = np.linalg.norm(places - best[group], axis=1) <= reach
+    weights = np.maximum(scores, 1e-6) * near
     total = np.bincount(group, weights, count)
     sums = [np.bincount(group, weights * places[:, axis], count) for axis in (0, 1)]
-    return np.column_stack(sums) / total[:, None]
+    return np.column_stack(sums) / total[:, None], near

@@ -38,7 +38,8 @@ class Localization:
         camera_told: Where they come from.
         covariance: Of a small turn (rotation vector, radians) and shift (units of the model) that follow the
             pose in the camera's frame (in that of the rig for a camera of a rig), in this order.
-        position_deviation: Standard deviation of the position, units of the model, in the worst direction.
+        position_deviation: Standard deviation of the position, units of the model, in the worst direction; of
+            the rig's position for a camera of a rig.
         turn_deviation: The same of the orientation, degrees.
         sightings: Places in the photo that show points of the model.
         inliers: Those that agree with the pose.

@@ -159,7 +159,7 @@ class Localizer:
                     f"The focal length of {row.name} is not known.",
                     remedy="Give the intrinsics of the rig's cameras, in its file or with --intrinsics.",
                 )
-            views.append(View(row.sightings, chosen.camera, row.pixel, "known", cams_from_rig[row.name]))
+            views.append(View(row.sightings, chosen.camera, row.pixel, chosen.focal, cams_from_rig[row.name]))
             told.append(chosen.told)
         attempt = self._told_with_partners(seen, lambda: localize_rig(views, told, seed=self._seed))
         return answers_of(seen, attempt)

@@ -1,6 +1,6 @@
 """Queries by moments: each photo alone, or all that the cameras of a rig took at one time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,12 @@ class Moment:
     names: tuple[str, ...]
     cams_from_rig: Mapping[str, pycolmap.Rigid3d]
     cameras: Mapping[str, pycolmap.Camera]
+
+    def without(self, names: Collection[str]) -> "Moment":
+        """The other photos of the moment."""
+        left = tuple(name for name in self.names if name not in names)
+        sits = {name: pose for name, pose in self.cams_from_rig.items() if name in left}
+        return Moment(left, sits, _known(left, self.cameras))
 
 
 def moments_of(

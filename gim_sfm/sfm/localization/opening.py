@@ -1,13 +1,19 @@
 """The map that queries are compared with: as it is, or made anew where matcher and model do not agree."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gim_sfm import matchers
+from gim_sfm.archive import changes
 from gim_sfm.errors import InputError
 from gim_sfm.recipe import LocalizationSettings, MatchingSettings, NetworkSettings, Recipe
 from gim_sfm.sfm.adoption import adopt_model
 from gim_sfm.sfm.lineup import stores_key
 from gim_sfm.sfm.maps import Map, is_map, open_map, same_features
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_map(
@@ -44,7 +50,8 @@ def prepare_map(
     row = matchers.find(matching.matcher)
     if row.kind != "sparse":
         _refuse_missing(map, row.name)
-    elif not same_features(map, stores_key(row, matching)):
+    elif not same_features(map, key := stores_key(row, matching)):
+        _warn_of_changes(map, key, work)
         return _made_anew(map.model_folder, map.photos, matching, work, device), matching
     return map, matching
 
@@ -75,6 +82,18 @@ def _matching(settings: LocalizationSettings, made_with: MatchingSettings) -> Ma
     if settings.matcher is None or settings.matcher == made_with.matcher:
         return made_with.model_copy(update=asked)
     return MatchingSettings(matcher=settings.matcher, **asked)
+
+
+def _warn_of_changes(map: Map, key: Mapping[str, Any], work: Path | None) -> None:
+    """One setting that differs costs as much time as a reconstruction."""
+    if work is not None:
+        told = ", ".join(changes(map.features_key, key))
+        logger.warning(
+            "The features of %s were made otherwise (%s); a map with these settings is made in %s first.",
+            map.folder,
+            told,
+            work,
+        )
 
 
 def _made_anew(model: Path, photos: Path, matching: MatchingSettings, work: Path | None, device: str) -> Map:

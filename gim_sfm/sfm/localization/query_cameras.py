@@ -1,7 +1,7 @@
 """What is known of a query's camera: the person's word, the map's cameras, EXIF, in this order."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pycolmap
@@ -13,6 +13,9 @@ from gim_sfm.sfm.colmap import make_camera
 from gim_sfm.sfm.localization.posing import Focal
 
 logger = logging.getLogger(__name__)
+
+GIVEN = "given"
+"""Where the intrinsics come from that the person gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,13 @@ class QueryCamera:
 class MapCameras:
     """The cameras of a map, by what EXIF says of the photos they took."""
 
-    by_key: Mapping[str, pycolmap.Camera]
+    by_key: Mapping[str, Sequence[pycolmap.Camera]]
 
     @classmethod
     def of(cls, model: pycolmap.Reconstruction, photos: ImageFolder) -> "MapCameras":
         """Reads the header of one photo of each camera; where photos are gone, nothing is known of theirs."""
         images = {image.camera_id: image.name for image in model.images.values() if image.has_pose}
-        by_key: dict[str, pycolmap.Camera] = {}
+        by_key: dict[str, list[pycolmap.Camera]] = {}
         for number in sorted(images):
             try:
                 key = read_header(photos.path(images[number])).camera_key
@@ -49,7 +52,7 @@ class MapCameras:
                     "Queries of the camera of %s are not told from others: %s", images[number], error.message
                 )
                 continue
-            by_key.setdefault(key, model.cameras[number])
+            by_key.setdefault(key, []).append(model.cameras[number])
         return cls(by_key)
 
 
@@ -72,18 +75,29 @@ def candidates(header: PhotoHeader, given: pycolmap.Camera | None, known: MapCam
                 f"{header.size[0]}x{header.size[1]}.",
                 remedy="Give intrinsics for the photo as it is, or scale the photo.",
             )
-        return [QueryCamera(given, "known", "given")]
-    shared = known.by_key.get(header.camera_key)
-    if shared is not None and not header.camera_key.startswith(NO_EXIF):
-        return [QueryCamera(shared, "known", "the map's, by EXIF")]
-    guesses = []
-    if shared is not None and (shared.width, shared.height) == header.size:
-        guesses.append(QueryCamera(shared, "known", "the map's, by its size"))
+        return [QueryCamera(given, "known", GIVEN)]
+    guesses = _of_map(header, known)
     if header.focal_px is not None:
         camera = make_camera(header.size, "SIMPLE_RADIAL", focal=header.focal_px)
         guesses.append(QueryCamera(camera, "prior", "EXIF, refined"))
     camera = make_camera(header.size, "SIMPLE_RADIAL")
     return [*guesses, QueryCamera(camera, "unknown", "found with the pose")]
+
+
+def _of_map(header: PhotoHeader, known: MapCameras) -> list[QueryCamera]:
+    """The map's camera that took the query, as far as EXIF, or for want of it the size, tells."""
+    shared = [
+        camera
+        for camera in known.by_key.get(header.camera_key, ())
+        if (camera.width, camera.height) == header.size
+    ]
+    if not shared:
+        return []
+    source = "the map's, by its size" if header.camera_key.startswith(NO_EXIF) else "the map's, by EXIF"
+    if len(shared) == 1:
+        return [QueryCamera(shared[0], "known", source)]
+    ordered = sorted(shared, key=lambda camera: float(camera.mean_focal_length()))
+    return [QueryCamera(ordered[len(ordered) // 2], "prior", f"{source}, refined")]
 
 
 def _sized(given: pycolmap.Camera, header: PhotoHeader) -> pycolmap.Camera:
