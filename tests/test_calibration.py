@@ -7,7 +7,7 @@ import pycolmap
 import pytest
 
 from gim_sfm.sfm import jackknife
-from gim_sfm.sfm.calibration import LOSS_SCALE, MIN_PHOTOS, Freedom, adjusted, _jackknife, calibrate
+from gim_sfm.sfm.calibration import LOSS_SCALE, MIN_PHOTOS, Freedom, _jackknife, adjusted, calibrate
 
 SIZE = (1024, 768)
 FOCAL = 1000.0

@@ -21,8 +21,9 @@ from gim_sfm.errors import LocalizationError
 from gim_sfm.sfm.localization.attempts import Attempt, covisible_groups, localize_alone, localize_rig
 from gim_sfm.sfm.localization.judging import judge
 from gim_sfm.sfm.localization.landmarks import Landmarks, Sighting, Sightings, gather
-from gim_sfm.sfm.localization.posing import Focal, Posed, View, find_pose
+from gim_sfm.sfm.localization.posing import Posed, find_pose
 from gim_sfm.sfm.localization.query_cameras import QueryCamera
+from gim_sfm.sfm.localization.views import Focal, View
 
 SEEDS = range(20)
 KNOWN = (QueryCamera(lens(), "known", "given"),)

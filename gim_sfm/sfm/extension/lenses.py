@@ -22,7 +22,8 @@ from gim_sfm.sfm.cameras import NO_EXIF
 from gim_sfm.sfm.colmap import Cameras, to_colmap
 from gim_sfm.sfm.known import read_intrinsics
 from gim_sfm.sfm.localization.landmarks import Sighting, Sightings, gather, landmarks_of
-from gim_sfm.sfm.localization.posing import Focal, Posed, View, find_pose
+from gim_sfm.sfm.localization.posing import Posed, find_pose
+from gim_sfm.sfm.localization.views import Focal, View
 from gim_sfm.sfm.matched import Matched
 
 FEWEST = 30

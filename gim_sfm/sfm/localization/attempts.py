@@ -10,8 +10,9 @@ from scipy.sparse.csgraph import connected_components
 from gim_sfm.errors import LocalizationError
 from gim_sfm.sfm.localization.judging import LARGEST_DEVIATION, Verdict, judge
 from gim_sfm.sfm.localization.landmarks import Landmarks, Sightings
-from gim_sfm.sfm.localization.posing import Posed, View, find_pose
+from gim_sfm.sfm.localization.posing import Posed, find_pose
 from gim_sfm.sfm.localization.query_cameras import GIVEN, QueryCamera
+from gim_sfm.sfm.localization.views import View
 
 LINKED = 5
 """Landmarks that two photos of the map share if they show one place."""

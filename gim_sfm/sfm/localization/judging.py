@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 from scipy.special import gammaln
 
 from gim_sfm.sfm.colmap import to_colmap
-from gim_sfm.sfm.localization.posing import MAX_ERROR, Posed, View, are_focals_known, depths, projected
+from gim_sfm.sfm.localization.posing import MAX_ERROR, Posed
+from gim_sfm.sfm.localization.views import View, are_focals_known, depths, projected
 
 LEAST_EVIDENCE = 8.0
 """Decimal powers by which chance would have to be outdone."""

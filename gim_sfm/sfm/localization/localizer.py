@@ -21,9 +21,9 @@ from gim_sfm.sfm.localization.landmarks import Landmarks, gather, landmarks_of
 from gim_sfm.sfm.localization.localized import Localization, Seen, answers_of
 from gim_sfm.sfm.localization.opening import prepare_map
 from gim_sfm.sfm.localization.partners import Alike, Covisible
-from gim_sfm.sfm.localization.posing import View
 from gim_sfm.sfm.localization.query_cameras import MapCameras, candidates
 from gim_sfm.sfm.localization.viewing import REMEMBERED_FEATURES, viewer_for
+from gim_sfm.sfm.localization.views import View
 from gim_sfm.sfm.maps import FEATURES, Map, same_features
 from gim_sfm.store import read_features
 from gim_sfm.types import Features

@@ -6,15 +6,15 @@ certain the pose is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float64
 
 from gim_sfm.sfm.colmap import to_colmap
-from gim_sfm.sfm.localization.landmarks import Sightings
+from gim_sfm.sfm.localization.covariance import covariance_of
+from gim_sfm.sfm.localization.views import View, are_focals_known, projected
 
 TRIALS = 10_000
 MAX_ERROR = 12.0
@@ -30,28 +30,6 @@ EFFICIENT = 2.385
 """Scale of a Cauchy loss, in standard deviations, that loses 5 % of the precision of plain least squares."""
 
 ROUNDS = 3
-Focal = Literal["known", "prior", "unknown"]
-STEP = 1e-5
-"""Of the numeric derivatives: radians, and shares of the landmarks' distance and of the focal length."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """One camera with what it sees.
-
-    Attributes:
-        sightings: What it sees.
-        camera: Its intrinsics as far as they are known.
-        pixel: File pixels to a pixel of the network's input.
-        focal: Whether its focal length is known, a guess to be refined, or to be found with the pose.
-        cam_from_rig: Where it sits in its rig.
-    """
-
-    sightings: Sightings
-    camera: pycolmap.Camera
-    pixel: float
-    focal: Focal = "known"
-    cam_from_rig: pycolmap.Rigid3d = field(default_factory=pycolmap.Rigid3d)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,17 +83,12 @@ def find_pose(views: Sequence[View], *, seed: int) -> Posed | None:
         cameras=cameras,
         inliers=tuple(inliers),
         errors=tuple(errors),
-        covariance=_covariance(views, cameras, found, inliers),
+        covariance=covariance_of(views, cameras, found, inliers),
     )
 
 
 def _least(views: Sequence[View]) -> int:
     return 3 if are_focals_known(views) else 4
-
-
-def are_focals_known(views: Sequence[View]) -> bool:
-    """Whether the pose is all that is sought."""
-    return all(view.focal == "known" for view in views)
 
 
 def _estimate(
@@ -217,87 +190,3 @@ def _errors(
         np.linalg.norm(projected(view, camera, rig_from_world) - to_colmap(view.sightings.places), axis=1)
         for view, camera in zip(views, cameras, strict=True)
     ]
-
-
-def projected(
-    view: View, camera: pycolmap.Camera, rig_from_world: pycolmap.Rigid3d
-) -> Float64[np.ndarray, "n 2"]:
-    """Where the landmarks fall, in COLMAP's pixels; infinitely far off where they are behind the camera."""
-    pose = (view.cam_from_rig * rig_from_world).matrix()
-    inside = view.sightings.xyz @ pose[:, :3].T + pose[:, 3]
-    places = np.full((len(inside), 2), np.inf)
-    ahead = inside[:, 2] > 1e-9 * np.abs(inside).max(axis=1, initial=0)
-    if ahead.any():
-        places[ahead] = camera.img_from_cam(inside[ahead])
-    return np.where(np.isfinite(places), places, np.inf)
-
-
-def _covariance(
-    views: Sequence[View],
-    cameras: Sequence[pycolmap.Camera],
-    pose: pycolmap.Rigid3d,
-    inliers: Sequence[Bool[np.ndarray, " _"]],
-) -> Float64[np.ndarray, "6 6"]:
-    """Of the least squares, by the scatter of the inliers; a focal length that was sought counts, too."""
-    depth = float(
-        np.median(
-            np.concatenate([depths(view, pose)[mask] for view, mask in zip(views, inliers, strict=True)])
-        )
-    )
-    moves = [*(STEP * np.eye(6)[:3]), *(STEP * depth * np.eye(6)[3:])]
-    columns = []
-    for move in moves:
-        ahead, behind = (_moved(pose, sign * move) for sign in (1, -1))
-        there = _inlier_places(views, cameras, ahead, inliers)
-        columns.append((there - _inlier_places(views, cameras, behind, inliers)) / (2 * np.abs(move).max()))
-    if not are_focals_known(views):
-        longer, shorter = ([_zoomed(camera, 1 + sign * STEP) for camera in cameras] for sign in (1, -1))
-        there = _inlier_places(views, longer, pose, inliers)
-        columns.append((there - _inlier_places(views, shorter, pose, inliers)) / (2 * STEP))
-    slopes = np.column_stack(columns)
-    measured = np.concatenate(
-        [
-            to_colmap(view.sightings.places)[mask].reshape(-1)
-            for view, mask in zip(views, inliers, strict=True)
-        ]
-    )
-    residuals = _inlier_places(views, cameras, pose, inliers) - measured
-    variance = residuals @ residuals / max(1, len(residuals) - len(columns))
-    try:
-        inverse = np.linalg.inv(slopes.T @ slopes)
-    except np.linalg.LinAlgError:
-        return np.full((6, 6), np.inf)
-    return np.asarray(variance * inverse[:6, :6])
-
-
-def _inlier_places(
-    views: Sequence[View],
-    cameras: Sequence[pycolmap.Camera],
-    pose: pycolmap.Rigid3d,
-    inliers: Sequence[Bool[np.ndarray, " _"]],
-) -> Float64[np.ndarray, " 2m"]:
-    return np.concatenate(
-        [
-            projected(view, camera, pose)[mask].reshape(-1)
-            for view, camera, mask in zip(views, cameras, inliers, strict=True)
-        ]
-    )
-
-
-def depths(view: View, pose: pycolmap.Rigid3d) -> Float64[np.ndarray, " n"]:
-    """How far the landmarks are in front of a camera."""
-    matrix = (view.cam_from_rig * pose).matrix()
-    return np.asarray(view.sightings.xyz @ matrix[2, :3] + matrix[2, 3])
-
-
-def _moved(pose: pycolmap.Rigid3d, move: Float64[np.ndarray, " 6"]) -> pycolmap.Rigid3d:
-    return pycolmap.Rigid3d(pycolmap.Rotation3d(move[:3]), move[3:]) * pose
-
-
-def _zoomed(camera: pycolmap.Camera, factor: float) -> pycolmap.Camera:
-    zoomed = pycolmap.Camera(camera.todict())
-    lengths = set(camera.focal_length_idxs())
-    zoomed.params = [
-        value * factor if index in lengths else value for index, value in enumerate(camera.params)
-    ]
-    return zoomed

@@ -10,7 +10,7 @@ from gim_sfm.errors import InputError
 from gim_sfm.images import ImageFolder, PhotoHeader, read_header
 from gim_sfm.sfm.cameras import NO_EXIF
 from gim_sfm.sfm.colmap import make_camera
-from gim_sfm.sfm.localization.posing import Focal
+from gim_sfm.sfm.localization.views import Focal
 
 logger = logging.getLogger(__name__)
 
