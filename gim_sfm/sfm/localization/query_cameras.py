@@ -14,6 +14,9 @@ from gim_sfm.sfm.localization.views import Focal
 
 logger = logging.getLogger(__name__)
 
+AGREEING = 1.02
+"""Longest over shortest focal length of cameras that are one, though each photo of the map has its own."""
+
 GIVEN = "given"
 """Where the intrinsics come from that the person gave."""
 
@@ -94,10 +97,11 @@ def _of_map(header: PhotoHeader, known: MapCameras) -> list[QueryCamera]:
     if not shared:
         return []
     source = "the map's, by its size" if header.camera_key.startswith(NO_EXIF) else "the map's, by EXIF"
-    if len(shared) == 1:
-        return [QueryCamera(shared[0], "known", source)]
     ordered = sorted(shared, key=lambda camera: float(camera.mean_focal_length()))
-    return [QueryCamera(ordered[len(ordered) // 2], "prior", f"{source}, refined")]
+    middle = ordered[len(ordered) // 2]
+    if ordered[-1].mean_focal_length() <= AGREEING * ordered[0].mean_focal_length():
+        return [QueryCamera(middle, "known", source)]
+    return [QueryCamera(middle, "prior", f"{source}, refined")]
 
 
 def _sized(given: pycolmap.Camera, header: PhotoHeader) -> pycolmap.Camera:
